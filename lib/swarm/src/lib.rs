@@ -1,0 +1,15 @@
+//! Every decision of the swarm: whom to connect to, which piece to ask of whom, whom to serve
+//! first, whom a tracker names, what an origin gives. It does no IO, reads no clock, draws no
+//! randomness of its own, and never sees a byte of payload: inputs and outputs are data, so the
+//! simulator drives exactly the code that production drives.
+
+pub mod event;
+pub mod message;
+pub mod time;
+
+pub use event::{
+    CloseReason, ConnId, Failure, Found, Input, Output, ReaderId, SessionId, TrackerInput,
+    TrackerOutput,
+};
+pub use message::{Message, Priority, RequestId};
+pub use time::{Micros, Time};
