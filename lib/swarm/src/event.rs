@@ -292,6 +292,10 @@ pub struct SessionId(pub u64);
 
 /// What happened, told to [`crate::Tracker::handle`].
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all of them are messages; none is kept for long"
+)]
 pub enum TrackerInput {
     Opened {
         session: SessionId,
@@ -307,6 +311,10 @@ pub enum TrackerInput {
 
 /// What a tracker is to do.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all of them are messages; none is kept for long"
+)]
 pub enum TrackerOutput {
     Send {
         session: SessionId,

@@ -6,6 +6,7 @@
 pub mod event;
 pub mod message;
 pub mod time;
+pub mod wire;
 
 pub use event::{
     CloseReason, ConnId, Failure, Found, Input, Output, ReaderId, SessionId, TrackerInput,
