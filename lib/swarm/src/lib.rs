@@ -4,8 +4,10 @@
 //! simulator drives exactly the code that production drives.
 
 pub mod event;
+mod handout;
 pub mod message;
 pub mod time;
+pub mod tracker;
 pub mod wire;
 
 pub use event::{
@@ -14,3 +16,4 @@ pub use event::{
 };
 pub use message::{Message, Priority, RequestId};
 pub use time::{Micros, Time};
+pub use tracker::Tracker;
