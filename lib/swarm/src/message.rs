@@ -227,7 +227,8 @@ pub enum Message {
     },
     /// From the tracker, to the agent *and* the origin: the origin shall give `count` pieces of
     /// its choice, or those in `pieces`. It is over at `deadline` from receipt, or when
-    /// either disconnects from the tracker.
+    /// either disconnects from the tracker. With a `count` of 0 it goes to the origin only, takes
+    /// no slot, and asks whether the origin has the blob.
     Grant {
         name: SwarmName,
         agent: PeerId,
