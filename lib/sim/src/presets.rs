@@ -1,0 +1,228 @@
+//! The scenarios that are built in: small enough for a unit test each.
+
+use crate::scenario::{BlobSpec, Expect, Fault, FaultKind, LinkSpec, Presence, Scenario};
+
+const MIB: u64 = 1 << 20;
+/// Bytes per second of a gigabit link.
+const GIGABIT: u64 = 125_000_000;
+/// Bytes per second of a source that is slower than the links.
+const SLOW_SOURCE: u64 = 40_000_000;
+
+/// Returns the names of the built-in scenarios.
+#[must_use]
+pub fn scenarios() -> Vec<String> {
+    let all = built_in().into_iter();
+    all.map(|scenario| scenario.name).collect()
+}
+
+/// Returns the built-in scenario of this name.
+#[must_use]
+pub fn scenario(name: &str) -> Option<Scenario> {
+    let mut all = built_in().into_iter();
+    all.find(|scenario| scenario.name == name)
+}
+
+fn built_in() -> Vec<Scenario> {
+    vec![
+        share(),
+        churn(),
+        lone(),
+        layers(),
+        zones(),
+        slow(),
+        growing(),
+        kill_tracker(),
+        no_tracker(),
+        two_trackers(),
+        kill_origin(),
+        lose_origin(),
+        absent(),
+        unreadable(),
+        revoked(),
+    ]
+}
+
+fn share() -> Scenario {
+    let gigabit = LinkSpec {
+        up_bytes_per_s: GIGABIT,
+        down_bytes_per_s: GIGABIT,
+    };
+    Scenario {
+        name: "share".into(),
+        about: "50 agents and 2 origins share a blob of 64 MiB; nothing goes wrong".into(),
+        agents: 50,
+        origins: 2,
+        owners: 2,
+        trackers: 1,
+        zones: 1,
+        agent_link: gigabit,
+        origin_link: gigabit,
+        rtt_us: 500,
+        join_spread_ms: 100,
+        blobs: vec![blob(64 * MIB, Presence::Seeded)],
+        corrupt_agents: 0,
+        slow_agents: 0,
+        faults: Vec::new(),
+        limit_ms: 120_000,
+        expect: Expect {
+            failed: 0,
+            max_x: 4.0,
+            max_egress_ratio: 1.2,
+            max_duplicate_ratio: 0.05,
+        },
+    }
+}
+
+const fn blob(bytes: u64, presence: Presence) -> BlobSpec {
+    BlobSpec { bytes, presence }
+}
+
+const fn fault(at_ms: u64, what: FaultKind, restart_after_ms: Option<u64>) -> Fault {
+    Fault {
+        at_ms,
+        what,
+        restart_after_ms,
+    }
+}
+
+fn churn() -> Scenario {
+    Scenario {
+        name: "churn".into(),
+        about: "agents die, vanish and come back, and one sends damaged pieces".into(),
+        corrupt_agents: 1,
+        faults: vec![
+            fault(150, FaultKind::KillAgents { count: 5 }, Some(300)),
+            fault(300, FaultKind::LoseAgents { count: 5 }, None),
+            fault(450, FaultKind::KillAgents { count: 5 }, None),
+        ],
+        expect: Expect {
+            failed: 0,
+            max_x: 8.0,
+            max_egress_ratio: 2.0,
+            max_duplicate_ratio: 0.3,
+        },
+        ..share()
+    }
+}
+
+/// Twenty agents want one blob of 64 MiB.
+fn of_presence(name: &str, about: &str, presence: Presence) -> Scenario {
+    Scenario {
+        name: name.into(),
+        about: about.into(),
+        agents: 20,
+        blobs: vec![blob(64 * MIB, presence)],
+        ..share()
+    }
+}
+
+fn lone() -> Scenario {
+    let mut lone = of_presence("lone", "one agent is all alone", Presence::Stored);
+    lone.agents = 1;
+    lone.expect.max_x = 2.5;
+    lone
+}
+
+fn layers() -> Scenario {
+    let mut layers = of_presence("layers", "an image of 8 layers", Presence::Stored);
+    layers.blobs = [0, 1_000, MIB, MIB + 1, 5 * MIB, 8 * MIB, 20 * MIB, 30 * MIB]
+        .map(|bytes| blob(bytes, Presence::Stored))
+        .to_vec();
+    layers
+}
+
+fn zones() -> Scenario {
+    Scenario {
+        name: "zones".into(),
+        about: "as share, in three zones".into(),
+        zones: 3,
+        ..share()
+    }
+}
+
+fn slow() -> Scenario {
+    let mut slow = share();
+    slow.name = "slow".into();
+    slow.about = "as share, with 5 agents at a tenth of the rate".into();
+    slow.slow_agents = 5;
+    slow.expect.max_x = 25.0;
+    slow
+}
+
+fn growing() -> Scenario {
+    let about = "a blob is hashed while agents download it";
+    let bytes_per_s = SLOW_SOURCE;
+    of_presence("growing", about, Presence::Growing { bytes_per_s })
+}
+
+fn absent() -> Scenario {
+    let mut absent = of_presence("absent", "no storage has the blob", Presence::Absent);
+    absent.expect.failed = 20;
+    absent
+}
+
+fn unreadable() -> Scenario {
+    let about = "storage answers with errors";
+    let mut unreadable = of_presence("unreadable", about, Presence::Unreadable);
+    unreadable.expect.failed = 20;
+    unreadable
+}
+
+fn revoked() -> Scenario {
+    let about = "the source of a growing blob turns out to be another one";
+    let presence = Presence::Revoked {
+        bytes_per_s: SLOW_SOURCE,
+        after_pieces: 20,
+    };
+    let mut revoked = of_presence("revoked", about, presence);
+    revoked.expect.failed = 20;
+    revoked
+}
+
+fn of_fault(name: &str, about: &str, what: FaultKind, restart: Option<u64>) -> Scenario {
+    Scenario {
+        name: name.into(),
+        about: about.into(),
+        faults: vec![fault(300, what, restart)],
+        expect: Expect {
+            failed: 0,
+            max_x: 8.0,
+            max_egress_ratio: 2.0,
+            max_duplicate_ratio: 0.1,
+        },
+        ..share()
+    }
+}
+
+fn kill_tracker() -> Scenario {
+    let about = "the only tracker dies and comes back";
+    let what = FaultKind::KillTracker { index: 0 };
+    of_fault("kill-tracker", about, what, Some(2_000))
+}
+
+fn no_tracker() -> Scenario {
+    let about = "the only tracker dies for good";
+    let what = FaultKind::KillTracker { index: 0 };
+    of_fault("no-tracker", about, what, None)
+}
+
+fn two_trackers() -> Scenario {
+    let about = "one of two trackers dies for good";
+    let what = FaultKind::KillTracker { index: 0 };
+    let mut scenario = of_fault("two-trackers", about, what, None);
+    scenario.trackers = 2;
+    scenario.blobs = vec![blob(32 * MIB, Presence::Stored); 2];
+    scenario
+}
+
+fn kill_origin() -> Scenario {
+    let about = "one of two origins dies for good";
+    let what = FaultKind::KillOrigin { index: 0 };
+    of_fault("kill-origin", about, what, None)
+}
+
+fn lose_origin() -> Scenario {
+    let about = "one of two origins vanishes and comes back";
+    let what = FaultKind::LoseOrigin { index: 1 };
+    of_fault("lose-origin", about, what, Some(1_000))
+}
