@@ -1,1 +1,7 @@
+//! Seeder of last resort: takes uploads, hashes what storage has, and gives it to the swarm.
 
+pub mod blobs;
+pub mod fetch;
+pub mod ingest;
+pub mod key;
+mod source;

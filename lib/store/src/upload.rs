@@ -55,8 +55,6 @@ pub struct UploadId([u8; 16]);
 pub enum UploadError {
     #[error("there is no such upload; begin a new one")]
     Unknown,
-    #[error("another request is writing to this upload")]
-    Busy,
     #[error("the upload has {offset} bytes; go on from there")]
     Offset { offset: u64 },
     #[error("too many uploads are open; try again later")]
@@ -162,7 +160,7 @@ impl Uploads {
     /// Returns the bytes received so far.
     ///
     /// # Errors
-    /// [`UploadError::Unknown`]; [`UploadError::Busy`] while bytes are being written.
+    /// [`UploadError::Unknown`].
     pub fn offset(&self, id: UploadId) -> Result<u64, UploadError> {
         self.with(id, |session| session.offset())
     }
@@ -208,7 +206,7 @@ impl Uploads {
     /// Ends a session and removes its bytes.
     ///
     /// # Errors
-    /// [`UploadError::Unknown`]; [`UploadError::Busy`] while bytes are being written.
+    /// [`UploadError::Unknown`].
     pub fn remove(&self, id: UploadId) -> Result<(), UploadError> {
         self.with(id, |session| {
             session.over = true;
@@ -233,7 +231,7 @@ impl Uploads {
             let removed = match old {
                 Ok(true) => self.remove(id),
                 // In use, or over already.
-                Ok(false) | Err(UploadError::Busy | UploadError::Unknown) => continue,
+                Ok(false) | Err(UploadError::Unknown) => continue,
                 Err(error) => Err(error),
             };
             match removed {
@@ -244,6 +242,7 @@ impl Uploads {
         swept
     }
 
+    /// Acts on a session when those who came before are done with it.
     fn with<T>(
         &self,
         id: UploadId,
@@ -251,7 +250,7 @@ impl Uploads {
     ) -> Result<T, UploadError> {
         let session = self.sessions.lock().get(&id).cloned();
         let session = session.ok_or(UploadError::Unknown)?;
-        let mut session = session.try_lock().ok_or(UploadError::Busy)?;
+        let mut session = session.lock();
         if session.over {
             return Err(UploadError::Unknown);
         }
@@ -366,6 +365,14 @@ fn remove_file(path: &Path) -> Result<(), UploadError> {
             Err(failed("remove", path)(error).into())
         }
         Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+impl UploadId {
+    /// Returns the last hex digit, to spread uploads over 16 places.
+    #[must_use]
+    pub const fn last_digit(self) -> u8 {
+        self.0[15] & 0xf
     }
 }
 
