@@ -188,7 +188,6 @@ impl Fetcher {
     }
 
     /// Joins a question, or asks it in a task of its own: it does not end with who asked first.
-    #[expect(clippy::type_complexity, reason = "a future has no shorter name")]
     fn begin(
         self: &Arc<Self>,
         digest: &Digest,
@@ -271,7 +270,7 @@ impl Fetcher {
     ) -> Result<Resolution, BlobError> {
         let length = content.stat.length;
         let key = content.key.clone();
-        let read = Source::new(Arc::clone(&self.blobs), content)
+        let read = Source::starting_at(0, Arc::clone(&self.blobs), content)
             .next(0..length)
             .await;
         let bytes = match read {
@@ -334,7 +333,7 @@ impl Fetcher {
         growing: &Growing,
     ) -> Result<Arc<MetaInfo>, GrowError> {
         let geometry = *growing.head.geometry();
-        let mut source = Source::new(Arc::clone(&self.blobs), growing.content.clone());
+        let mut source = Source::starting_at(0, Arc::clone(&self.blobs), growing.content.clone());
         let mut hashes = Hashes {
             digest: DigestHasher::new(digest.algorithm()),
             pieces: Vec::new(),

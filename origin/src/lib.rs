@@ -4,4 +4,5 @@ pub mod blobs;
 pub mod fetch;
 pub mod ingest;
 pub mod key;
+pub mod serve;
 mod source;

@@ -40,12 +40,12 @@ pub(crate) struct Source {
 
 impl Source {
     #[must_use]
-    pub(crate) fn new(blobs: Arc<Blobs>, content: Content) -> Self {
+    pub(crate) fn starting_at(position: u64, blobs: Arc<Blobs>, content: Content) -> Self {
         Self {
             blobs,
             content,
             body: None,
-            position: 0,
+            position,
             buffer: BytesMut::new(),
             attempts: 0,
         }

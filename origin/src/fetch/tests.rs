@@ -54,24 +54,24 @@ impl Bench {
         loop {
             match self.events.recv().await.unwrap() {
                 Event::Hashed { signed, .. } => values.push(signed),
-                end => return (values, end),
+                end @ (Event::Grown { .. } | Event::Revoked { .. }) => return (values, end),
             }
         }
     }
 }
 
 fn growing(resolution: &Resolution) -> GrowingMetaInfo {
-    match resolution {
-        Resolution::Here(Description::Growing(head)) => *head,
-        other => panic!("{other:?}"),
-    }
+    let Resolution::Here(Description::Growing(head)) = resolution else {
+        panic!("{resolution:?}")
+    };
+    *head
 }
 
 fn complete(resolution: &Resolution) -> torrent::Summary {
-    match resolution {
-        Resolution::Here(Description::Complete(summary)) => *summary,
-        other => panic!("{other:?}"),
-    }
+    let Resolution::Here(Description::Complete(summary)) = resolution else {
+        panic!("{resolution:?}")
+    };
+    *summary
 }
 
 fn tree(bytes: &[u8]) -> Tree {
