@@ -27,7 +27,7 @@
 use bytes::Bytes;
 use oci::{Algorithm, Digest};
 
-use crate::{Backend, Error, Key};
+use crate::{Backend, Error, Key, KeyError, Prefix};
 
 /// Longest content of a link in bytes: a sha512 digest and a line end.
 const MAX_LINK_BYTES: u64 = 137;
@@ -67,6 +67,120 @@ pub fn alias(digest: &Digest) -> Key {
 #[must_use]
 pub fn media_type(manifest: &Digest) -> Key {
     key(format!("{OURS}media-types/{}", spread(manifest)))
+}
+
+/// Returns the folder of all repositories. A repository is a folder in it, at any depth, that
+/// itself has folders which begin with `_`.
+///
+/// # Panics
+/// Never: the text is constant.
+#[must_use]
+pub fn repositories() -> Prefix {
+    Prefix::new(REPOSITORIES).expect("a constant that is a prefix")
+}
+
+/// Returns the folder of a repository, in which also those stand whose names continue its own.
+///
+/// # Errors
+/// [`KeyError`], as all that follow, for a name that is no repository's.
+pub fn repository(repository: &str) -> Result<Prefix, KeyError> {
+    repositories().folder(checked(repository)?)
+}
+
+/// Returns the key of the link by which a repository has a blob.
+///
+/// # Errors
+/// [`KeyError`] for a name that is no repository's.
+pub fn layer_link(repository: &str, blob: &Digest) -> Result<Key, KeyError> {
+    let digest = plain(blob);
+    let text = format!(
+        "{REPOSITORIES}{}/_layers/{digest}/link",
+        checked(repository)?
+    );
+    Key::new(text)
+}
+
+/// Returns the folder of the links to a repository's manifests; in it `<algorithm>/<hex>/link`.
+///
+/// # Errors
+/// [`KeyError`] for a name that is no repository's.
+pub fn revisions(repository: &str) -> Result<Prefix, KeyError> {
+    let text = format!(
+        "{REPOSITORIES}{}/_manifests/revisions/",
+        checked(repository)?
+    );
+    Prefix::new(text)
+}
+
+/// Returns the key of the link by which a repository has a manifest.
+///
+/// # Errors
+/// [`KeyError`] for a name that is no repository's.
+pub fn revision_link(repository: &str, manifest: &Digest) -> Result<Key, KeyError> {
+    revisions(repository)?.key(&format!("{}/link", plain(manifest)))
+}
+
+/// Returns the folder of a repository's tags as Distribution has them; each is a folder in it.
+///
+/// # Errors
+/// [`KeyError`] for a name that is no repository's.
+pub fn tags(repository: &str) -> Result<Prefix, KeyError> {
+    let text = format!("{REPOSITORIES}{}/_manifests/tags/", checked(repository)?);
+    Prefix::new(text)
+}
+
+/// Returns the key of the link to what a tag names.
+///
+/// # Errors
+/// [`KeyError`] for a name that is no repository's, or no tag.
+pub fn tag_link(repository: &str, tag: &str) -> Result<Key, KeyError> {
+    tags(repository)?.key(&format!("{}/current/link", segment(tag)?))
+}
+
+/// Returns the key of the link to something that a tag names, or named once.
+///
+/// # Errors
+/// [`KeyError`] for a name that is no repository's, or no tag.
+pub fn tag_index_link(repository: &str, tag: &str, manifest: &Digest) -> Result<Key, KeyError> {
+    let (tag, digest) = (segment(tag)?, plain(manifest));
+    tags(repository)?.key(&format!("{tag}/index/{digest}/link"))
+}
+
+/// Returns the folder of a repository's tag records; each is an object in it.
+///
+/// # Errors
+/// [`KeyError`] for a name that is no repository's.
+pub fn tag_records(repository: &str) -> Result<Prefix, KeyError> {
+    Prefix::new(format!("{OURS}tags/{}/_tags/", checked(repository)?))
+}
+
+/// Returns the key of the record of a tag.
+///
+/// # Errors
+/// [`KeyError`] for a name that is no repository's, or no tag.
+pub fn tag_record(repository: &str, tag: &str) -> Result<Key, KeyError> {
+    tag_records(repository)?.key(segment(tag)?)
+}
+
+/// Returns the folder of what refers to a manifest; in it `<algorithm>/<hex>` of each.
+///
+/// # Errors
+/// [`KeyError`] for a name that is no repository's.
+pub fn referrers(repository: &str, subject: &Digest) -> Result<Prefix, KeyError> {
+    let subject = plain(subject);
+    let text = format!(
+        "{OURS}referrers/{}/_subjects/{subject}/",
+        checked(repository)?
+    );
+    Prefix::new(text)
+}
+
+/// Returns the key of what is known of a manifest that refers to `subject`.
+///
+/// # Errors
+/// [`KeyError`] for a name that is no repository's.
+pub fn referrer(repository: &str, subject: &Digest, manifest: &Digest) -> Result<Key, KeyError> {
+    referrers(repository, subject)?.key(&plain(manifest))
 }
 
 /// Returns what a link to this digest holds.
@@ -112,6 +226,7 @@ pub async fn content_digest(
 }
 
 const BLOBS: &str = "docker/registry/v2/blobs/";
+const REPOSITORIES: &str = "docker/registry/v2/repositories/";
 const OURS: &str = "shoal/v1/";
 
 fn key(text: String) -> Key {
@@ -122,6 +237,27 @@ fn key(text: String) -> Key {
 fn spread(digest: &Digest) -> String {
     let hex = digest.hex();
     format!("{}/{}/{hex}", digest.algorithm().as_str(), &hex[..2])
+}
+
+/// Returns `<algorithm>/<hex>`.
+fn plain(digest: &Digest) -> String {
+    format!("{}/{}", digest.algorithm().as_str(), digest.hex())
+}
+
+/// Returns the name of a repository, none of whose parts may be taken for a folder of ours.
+fn checked(repository: &str) -> Result<&str, KeyError> {
+    match repository.split('/').find(|part| part.starts_with('_')) {
+        Some(part) => Err(KeyError::Segment(part.chars().take(80).collect())),
+        None => Ok(repository),
+    }
+}
+
+/// Returns a text that is one segment.
+fn segment(text: &str) -> Result<&str, KeyError> {
+    if text.contains('/') {
+        return Err(KeyError::Segment(text.chars().take(80).collect()));
+    }
+    Ok(text)
 }
 
 #[cfg(test)]
@@ -144,6 +280,67 @@ mod tests {
             format!("shoal/v1/metainfo/sha256/e3/{HEX}/pieces")
         );
         assert_eq!(link_to(&digest), format!("sha256:{HEX}"));
+    }
+
+    #[test]
+    fn repositories_stand_where_distribution_looks_for_them() {
+        let digest = Digest::sha256(b"");
+        let folder = "docker/registry/v2/repositories/team/app";
+        let check = |key: Result<Key, KeyError>, rest: &str| {
+            assert_eq!(key.unwrap().as_str(), format!("{folder}/{rest}"));
+        };
+        check(
+            layer_link("team/app", &digest),
+            &format!("_layers/sha256/{HEX}/link"),
+        );
+        check(
+            revision_link("team/app", &digest),
+            &format!("_manifests/revisions/sha256/{HEX}/link"),
+        );
+        check(
+            tag_link("team/app", "v1"),
+            "_manifests/tags/v1/current/link",
+        );
+        check(
+            tag_index_link("team/app", "v1", &digest),
+            &format!("_manifests/tags/v1/index/sha256/{HEX}/link"),
+        );
+        assert_eq!(
+            repository("team/app").unwrap().as_str(),
+            format!("{folder}/")
+        );
+        assert_eq!(
+            tag_record("team/app", "v1").unwrap().as_str(),
+            "shoal/v1/tags/team/app/_tags/v1"
+        );
+        assert_eq!(
+            referrer("team/app", &digest, &digest).unwrap().as_str(),
+            format!("shoal/v1/referrers/team/app/_subjects/sha256/{HEX}/sha256/{HEX}")
+        );
+    }
+
+    #[test]
+    fn names_cannot_reach_into_folders_of_others() {
+        for name in [
+            "",
+            "..",
+            "a/../b",
+            "/a",
+            "a//b",
+            "a/_layers",
+            "_manifests/tags",
+            ".hidden",
+        ] {
+            assert!(tag_link(name, "v1").is_err(), "{name:?}");
+            assert!(tag_record(name, "v1").is_err(), "{name:?}");
+            assert!(referrers(name, &Digest::sha256(b"")).is_err(), "{name:?}");
+        }
+        for tag in ["", "..", "a/b", "../other"] {
+            assert!(
+                tag_link("app", tag).is_err() && tag_record("app", tag).is_err(),
+                "{tag:?}"
+            );
+        }
     }
 
     #[test]
