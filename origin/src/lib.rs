@@ -2,7 +2,9 @@
 
 pub mod blobs;
 pub mod fetch;
+pub mod http;
 pub mod ingest;
 pub mod key;
+pub mod pieces;
 pub mod serve;
 mod source;

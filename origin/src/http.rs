@@ -1,0 +1,162 @@
+//! The routes of an origin. Handlers translate; what they mean stands in the other modules.
+
+pub mod contract;
+mod error;
+mod range;
+mod upload;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use futures_util::StreamExt as _;
+use oci::Digest;
+use torrent::{Description, SwarmName};
+
+use crate::blobs::Blobs;
+use crate::fetch::{Fetcher, Resolution};
+use crate::ingest::Ingest;
+use crate::serve;
+use error::Failure;
+
+/// What the routes tell the swarm.
+#[async_trait]
+pub trait Seeder: Send + Sync + 'static {
+    /// A blob is in storage, whole and hashed.
+    async fn seed(&self, description: Description);
+    /// A blob is not in storage any more.
+    async fn remove(&self, name: SwarmName);
+}
+
+/// What the routes act on.
+pub struct Doors {
+    pub blobs: Arc<Blobs>,
+    pub fetcher: Arc<Fetcher>,
+    pub ingest: Ingest,
+    pub seeder: Box<dyn Seeder>,
+}
+
+impl std::fmt::Debug for Doors {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Doors").finish_non_exhaustive()
+    }
+}
+
+type Shared = State<Arc<Doors>>;
+
+/// Returns the routes for other parts of the cluster.
+pub fn router(doors: Arc<Doors>) -> Router {
+    let uploads = get(upload::offset)
+        .patch(upload::append)
+        .put(upload::commit)
+        .delete(upload::cancel);
+    Router::new()
+        .route("/v1/uploads", post(upload::create))
+        .route("/v1/uploads/{id}", uploads)
+        .route("/v1/blobs/{digest}", get(read).delete(delete))
+        .route("/v1/blobs/{digest}/metainfo", get(metainfo))
+        .route("/v1/blobs/{digest}/verify", post(verify))
+        .with_state(doors)
+}
+
+fn parse_digest(text: &str) -> Result<Digest, Failure> {
+    text.parse().map_err(Failure::Digest)
+}
+
+/// GET and HEAD of a blob, or one range of it.
+async fn read(
+    State(doors): Shared,
+    Path(digest): Path<String>,
+    request: Request,
+) -> Result<Response, Failure> {
+    let digest = parse_digest(&digest)?;
+    let content = doors.blobs.find(&digest).await?;
+    let content = content.ok_or(Failure::BlobUnknown(digest))?;
+    let length = content.stat.length;
+    let asked = range::of(request.headers(), length)?;
+    let (status, range) = match asked {
+        Some(range) => (StatusCode::PARTIAL_CONTENT, range),
+        None => (StatusCode::OK, 0..length),
+    };
+    let blobs = Arc::clone(&doors.blobs);
+    let body = if request.method() == Method::HEAD {
+        Body::empty()
+    } else {
+        let body = match doors.fetcher.resolve(&digest).await {
+            Resolution::Here(Description::Complete(_)) => {
+                let metainfo = doors.blobs.metainfo(&digest).await?;
+                let metainfo = metainfo.ok_or(Failure::BlobUnknown(digest))?;
+                serve::hashed(blobs, content, metainfo, range.clone())
+            }
+            Resolution::Here(Description::Growing(_)) if range == (0..length) => {
+                serve::unhashed(blobs, content, digest)
+            }
+            Resolution::Here(Description::Growing(_)) => {
+                serve::unchecked(blobs, content, range.clone())
+            }
+            Resolution::Absent => return Err(Failure::BlobUnknown(digest)),
+            Resolution::Failed(reason) => return Err(Failure::Unavailable(reason)),
+        };
+        Body::from_stream(body.inspect(move |part| {
+            if let Err(error) = part {
+                tracing::error!(%digest, %error, "a body was cut");
+            }
+        }))
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, OCTETS);
+    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    headers.insert(header::CONTENT_LENGTH, (range.end - range.start).into());
+    if status == StatusCode::PARTIAL_CONTENT {
+        let text = format!("bytes {}-{}/{length}", range.start, range.end - 1);
+        headers.insert(
+            header::CONTENT_RANGE,
+            text.parse().map_err(Failure::internal)?,
+        );
+    }
+    Ok(response)
+}
+
+const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
+
+async fn metainfo(State(doors): Shared, Path(digest): Path<String>) -> Result<Response, Failure> {
+    let digest = parse_digest(&digest)?;
+    match doors.fetcher.resolve(&digest).await {
+        Resolution::Here(Description::Complete(_)) => {}
+        Resolution::Here(Description::Growing(_)) | Resolution::Absent => {
+            return Err(Failure::BlobUnknown(digest));
+        }
+        Resolution::Failed(reason) => return Err(Failure::Unavailable(reason)),
+    }
+    let metainfo = doors.blobs.metainfo(&digest).await?;
+    let metainfo = metainfo.ok_or(Failure::BlobUnknown(digest))?;
+    Ok(([(header::CONTENT_TYPE, OCTETS)], metainfo.to_bytes()).into_response())
+}
+
+/// A folder and memory are storage: what is committed is where it shall stay.
+async fn verify(State(doors): Shared, Path(digest): Path<String>) -> Result<StatusCode, Failure> {
+    let digest = parse_digest(&digest)?;
+    match doors.blobs.find(&digest).await? {
+        Some(_) => Ok(StatusCode::OK),
+        None => Err(Failure::Unavailable(
+            format!("{digest} is not in storage").into(),
+        )),
+    }
+}
+
+async fn delete(State(doors): Shared, Path(digest): Path<String>) -> Result<StatusCode, Failure> {
+    let digest = parse_digest(&digest)?;
+    doors.seeder.remove(SwarmName::Blob(digest)).await;
+    doors.blobs.delete(&digest).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[cfg(test)]
+mod tests;
