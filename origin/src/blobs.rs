@@ -144,6 +144,12 @@ impl Blobs {
         }
     }
 
+    /// Returns the metainfo of a blob as this process remembers it, without a look at storage.
+    #[must_use]
+    pub fn remembered(&self, digest: &Digest) -> Option<Arc<MetaInfo>> {
+        self.kept(digest).map(|kept| kept.metainfo)
+    }
+
     fn kept(&self, digest: &Digest) -> Option<Kept> {
         self.metainfos.lock().get(digest).cloned()
     }

@@ -306,7 +306,7 @@ fn is_absent(error: &io::Error) -> bool {
     )
 }
 
-async fn blocking<T, F>(work: F) -> Result<T, Error>
+pub(crate) async fn blocking<T, F>(work: F) -> Result<T, Error>
 where
     T: Send + 'static,
     F: FnOnce() -> Result<T, Error> + Send + 'static,

@@ -7,6 +7,7 @@
 //! All backends pass one suite (`conformance`), in which 16 writers race for one key and exactly
 //! one of them wins.
 
+mod config;
 #[cfg(test)]
 mod conformance;
 mod error;
@@ -23,6 +24,7 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 use bytes::Bytes;
 
+pub use config::Config;
 pub use error::Error;
 pub use key::{Key, KeyError, MAX_KEY_BYTES, MAX_SEGMENT_BYTES, Prefix};
 pub use object::{ByteStream, Condition, ETag, Entry, List, Listing, Object, PutStream, Stat};

@@ -81,13 +81,17 @@ impl Object {
     /// A failure of the store, or [`Error::Truncated`] where fewer bytes came than promised.
     pub async fn into_bytes(mut self, key: &Key) -> Result<Bytes, Error> {
         let expected = usize::try_from(self.range.end - self.range.start).unwrap_or(usize::MAX);
+        let first = self.body.next().await.transpose()?.unwrap_or_default();
+        if first.len() == expected {
+            return Ok(first);
+        }
         // A length that a broken store made up must not be allocated at once.
         let mut bytes = BytesMut::with_capacity(expected.min(16 << 20));
-        while let Some(part) = self.body.next().await {
+        bytes.extend_from_slice(&first);
+        while bytes.len() <= expected
+            && let Some(part) = self.body.next().await
+        {
             bytes.extend_from_slice(&part?);
-            if bytes.len() > expected {
-                break;
-            }
         }
         if bytes.len() == expected {
             Ok(bytes.freeze())
