@@ -150,6 +150,11 @@ impl Blobs {
         self.kept(digest).map(|kept| kept.metainfo)
     }
 
+    /// Forgets what this process remembers of a blob; storage is as it was.
+    pub fn forget(&self, digest: &Digest) {
+        self.metainfos.lock().pop(digest);
+    }
+
     fn kept(&self, digest: &Digest) -> Option<Kept> {
         self.metainfos.lock().get(digest).cloned()
     }

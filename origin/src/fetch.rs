@@ -15,6 +15,7 @@ use futures_util::future::{BoxFuture, Shared};
 use lru::LruCache;
 use oci::{Digest, DigestHasher};
 use parking_lot::Mutex;
+use swarm::Found;
 use tokio::sync::{Semaphore, mpsc};
 use torrent::tree::{self, Tree};
 use torrent::{
@@ -51,16 +52,6 @@ impl Default for Limits {
     }
 }
 
-/// What storage says about a blob.
-#[derive(Clone, Debug)]
-pub enum Resolution {
-    /// It is there, hashed or being hashed.
-    Here(Description),
-    Absent,
-    /// It is there and cannot be served. The reason is for people.
-    Failed(Arc<str>),
-}
-
 /// What happens to a blob that is being hashed.
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -87,7 +78,7 @@ pub struct Fetcher {
 }
 
 struct State {
-    resolving: HashMap<Digest, Shared<BoxFuture<'static, Resolution>>>,
+    resolving: HashMap<Digest, Shared<BoxFuture<'static, Found>>>,
     growing: HashMap<Digest, Arc<Growing>>,
     wrong: LruCache<Digest, Wrong>,
 }
@@ -175,13 +166,13 @@ impl Fetcher {
     /// Returns what storage says about a blob, and begins to hash it where nobody has. Questions
     /// about one blob at the same time are one question; but an absence is told only to those who
     /// asked before it was found, so that what was pushed before the question is never absent.
-    pub async fn resolve(self: &Arc<Self>, digest: &Digest) -> Resolution {
+    pub async fn resolve(self: &Arc<Self>, digest: &Digest) -> Found {
         loop {
             let Some((answer, joined)) = self.begin(digest) else {
-                return Resolution::Failed("too many blobs are being looked up".into());
+                return Found::Failed("too many blobs are being looked up".into());
             };
             let answer = answer.await;
-            if !(joined && matches!(answer, Resolution::Absent)) {
+            if !(joined && matches!(answer, Found::Absent)) {
                 return answer;
             }
         }
@@ -191,7 +182,7 @@ impl Fetcher {
     fn begin(
         self: &Arc<Self>,
         digest: &Digest,
-    ) -> Option<(Shared<BoxFuture<'static, Resolution>>, bool)> {
+    ) -> Option<(Shared<BoxFuture<'static, Found>>, bool)> {
         let mut state = self.state.lock();
         if let Some(answer) = state.resolving.get(digest) {
             return Some((answer.clone(), true));
@@ -207,38 +198,38 @@ impl Fetcher {
         });
         let answer = task.map(|ended| match ended {
             Ok(answer) => answer,
-            Err(_) => Resolution::Failed("this origin is stopping".into()),
+            Err(_) => Found::Failed("this origin is stopping".into()),
         });
         let answer = answer.boxed().shared();
         state.resolving.insert(digest, answer.clone());
         Some((answer, false))
     }
 
-    async fn look_up(self: &Arc<Self>, digest: &Digest) -> Resolution {
+    async fn look_up(self: &Arc<Self>, digest: &Digest) -> Found {
         if let Some(growing) = self.growing(digest) {
-            return Resolution::Here(Description::Growing(growing.head));
+            return Found::Here(Description::Growing(growing.head));
         }
         match self.look_into_storage(digest).await {
             Ok(resolution) => resolution,
             Err(error) => {
                 tracing::warn!(%digest, %error, "cannot look a blob up");
-                Resolution::Failed(error.to_string().into())
+                Found::Failed(error.to_string().into())
             }
         }
     }
 
-    async fn look_into_storage(self: &Arc<Self>, digest: &Digest) -> Result<Resolution, BlobError> {
+    async fn look_into_storage(self: &Arc<Self>, digest: &Digest) -> Result<Found, BlobError> {
         if let Some(metainfo) = self.blobs.metainfo(digest).await? {
-            return Ok(Resolution::Here(Description::Complete(*metainfo.summary())));
+            return Ok(Found::Here(Description::Complete(*metainfo.summary())));
         }
         let Some(content) = self.blobs.find(digest).await? else {
-            return Ok(Resolution::Absent);
+            return Ok(Found::Absent);
         };
         let generation = generation_of(&content);
         if let Some(wrong) = self.state.lock().wrong.get(digest)
             && wrong.generation == generation
         {
-            return Ok(Resolution::Failed(Arc::clone(&wrong.reason)));
+            return Ok(Found::Failed(Arc::clone(&wrong.reason)));
         }
         if content.stat.length <= AT_ONCE_BYTES {
             return self.hash_at_once(digest, content, generation).await;
@@ -254,12 +245,12 @@ impl Fetcher {
         {
             let mut state = self.state.lock();
             if state.growing.len() >= self.limits.growing {
-                return Ok(Resolution::Failed("too many blobs are being hashed".into()));
+                return Ok(Found::Failed("too many blobs are being hashed".into()));
             }
             state.growing.insert(*digest, Arc::clone(&growing));
         }
         tokio::spawn(Arc::clone(self).grow(*digest, growing));
-        Ok(Resolution::Here(Description::Growing(head)))
+        Ok(Found::Here(Description::Growing(head)))
     }
 
     async fn hash_at_once(
@@ -267,7 +258,7 @@ impl Fetcher {
         digest: &Digest,
         content: Content,
         generation: Generation,
-    ) -> Result<Resolution, BlobError> {
+    ) -> Result<Found, BlobError> {
         let length = content.stat.length;
         let key = content.key.clone();
         let read = Source::starting_at(0, Arc::clone(&self.blobs), content)
@@ -276,11 +267,7 @@ impl Fetcher {
         let bytes = match read {
             Ok(bytes) => bytes,
             Err(error) => {
-                return Ok(Resolution::Failed(reason(
-                    digest,
-                    &key,
-                    &GrowError::from(error),
-                )));
+                return Ok(Found::Failed(reason(digest, &key, &GrowError::from(error))));
             }
         };
         let algorithm = digest.algorithm();
@@ -292,11 +279,11 @@ impl Fetcher {
         .await;
         if actual != *digest {
             let reason = self.is_wrong(digest, generation, &key, &GrowError::Digest(actual));
-            return Ok(Resolution::Failed(reason));
+            return Ok(Found::Failed(reason));
         }
         let metainfo = self.blobs.describe(digest, key, &tree?).await?;
         let summary = *metainfo.summary();
-        Ok(Resolution::Here(Description::Complete(summary)))
+        Ok(Found::Here(Description::Complete(summary)))
     }
 
     /// Reads and hashes a source to its end, and tells how it went.
@@ -307,24 +294,27 @@ impl Fetcher {
         let generation = growing.head.generation();
         tracing::info!(%digest, key = %growing.content.key, "hashing a blob for the first time");
         let grown = self.read_and_hash(&digest, &growing).await;
-        let key = &growing.content.key;
-        let event = match grown {
-            Ok(metainfo) => Event::Grown {
-                description: Description::Complete(*metainfo.summary()),
-            },
+        match grown {
+            Ok(metainfo) => {
+                // First: whoever hears of it finds the metainfo, not what grew.
+                self.state.lock().growing.remove(&digest);
+                let description = Description::Complete(*metainfo.summary());
+                self.tell(Event::Grown { description }).await;
+            }
             Err(error) => {
+                let key = &growing.content.key;
                 let reason = self.is_wrong(&digest, generation, key, &error);
                 tracing::error!(%digest, reason = %reason, "a source was revoked");
-                Event::Revoked {
+                let event = Event::Revoked {
                     name,
                     generation,
                     reason,
-                }
+                };
+                self.tell(event).await;
+                // Last: no other generation begins before the end of this one is told.
+                self.state.lock().growing.remove(&digest);
             }
-        };
-        self.tell(event).await;
-        // Only now: until the swarm knows how it ended, the values are asked for here.
-        self.state.lock().growing.remove(&digest);
+        }
     }
 
     async fn read_and_hash(

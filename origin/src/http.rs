@@ -16,10 +16,11 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use futures_util::StreamExt as _;
 use oci::Digest;
+use swarm::Found;
 use torrent::{Description, SwarmName};
 
 use crate::blobs::Blobs;
-use crate::fetch::{Fetcher, Resolution};
+use crate::fetch::Fetcher;
 use crate::ingest::Ingest;
 use crate::serve;
 use error::Failure;
@@ -88,19 +89,17 @@ async fn read(
         Body::empty()
     } else {
         let body = match doors.fetcher.resolve(&digest).await {
-            Resolution::Here(Description::Complete(_)) => {
+            Found::Here(Description::Complete(_)) => {
                 let metainfo = doors.blobs.metainfo(&digest).await?;
                 let metainfo = metainfo.ok_or(Failure::BlobUnknown(digest))?;
                 serve::hashed(blobs, content, metainfo, range.clone())
             }
-            Resolution::Here(Description::Growing(_)) if range == (0..length) => {
+            Found::Here(Description::Growing(_)) if range == (0..length) => {
                 serve::unhashed(blobs, content, digest)
             }
-            Resolution::Here(Description::Growing(_)) => {
-                serve::unchecked(blobs, content, range.clone())
-            }
-            Resolution::Absent => return Err(Failure::BlobUnknown(digest)),
-            Resolution::Failed(reason) => return Err(Failure::Unavailable(reason)),
+            Found::Here(Description::Growing(_)) => serve::unchecked(blobs, content, range.clone()),
+            Found::Absent => return Err(Failure::BlobUnknown(digest)),
+            Found::Failed(reason) => return Err(Failure::Unavailable(reason)),
         };
         Body::from_stream(body.inspect(move |part| {
             if let Err(error) = part {
@@ -129,11 +128,11 @@ const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream")
 async fn metainfo(State(doors): Shared, Path(digest): Path<String>) -> Result<Response, Failure> {
     let digest = parse_digest(&digest)?;
     match doors.fetcher.resolve(&digest).await {
-        Resolution::Here(Description::Complete(_)) => {}
-        Resolution::Here(Description::Growing(_)) | Resolution::Absent => {
+        Found::Here(Description::Complete(_)) => {}
+        Found::Here(Description::Growing(_)) | Found::Absent => {
             return Err(Failure::BlobUnknown(digest));
         }
-        Resolution::Failed(reason) => return Err(Failure::Unavailable(reason)),
+        Found::Failed(reason) => return Err(Failure::Unavailable(reason)),
     }
     let metainfo = doors.blobs.metainfo(&digest).await?;
     let metainfo = metainfo.ok_or(Failure::BlobUnknown(digest))?;

@@ -60,15 +60,15 @@ impl Bench {
     }
 }
 
-fn growing(resolution: &Resolution) -> GrowingMetaInfo {
-    let Resolution::Here(Description::Growing(head)) = resolution else {
+fn growing(resolution: &Found) -> GrowingMetaInfo {
+    let Found::Here(Description::Growing(head)) = resolution else {
         panic!("{resolution:?}")
     };
     *head
 }
 
-fn complete(resolution: &Resolution) -> torrent::Summary {
-    let Resolution::Here(Description::Complete(summary)) = resolution else {
+fn complete(resolution: &Found) -> torrent::Summary {
+    let Found::Here(Description::Complete(summary)) = resolution else {
         panic!("{resolution:?}")
     };
     *summary
@@ -85,7 +85,7 @@ async fn what_storage_lacks_is_absent() {
     let bench = bench(1, Faults::default());
     for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
         let resolution = bench.fetcher.resolve(&Digest::of(algorithm, b"x")).await;
-        assert!(matches!(resolution, Resolution::Absent), "{resolution:?}");
+        assert!(matches!(resolution, Found::Absent), "{resolution:?}");
     }
 }
 
@@ -144,7 +144,7 @@ async fn a_short_blob_is_hashed_at_once() {
     let digest = Digest::sha256(b"expected");
     bench.store(&digest, "found".into()).await;
     let resolution = bench.fetcher.resolve(&digest).await;
-    let Resolution::Failed(reason) = resolution else {
+    let Found::Failed(reason) = resolution else {
         panic!("{resolution:?}")
     };
     assert!(
@@ -192,7 +192,7 @@ async fn a_source_that_lies_is_revoked_and_left_alone() {
         }
         let again = bench.fetcher.resolve(&digest).await;
         assert!(
-            matches!(&again, Resolution::Failed(text) if *text == reason),
+            matches!(&again, Found::Failed(text) if *text == reason),
             "{again:?}"
         );
     }
@@ -224,7 +224,7 @@ async fn failures_on_the_way_cost_only_time() {
         let digest = Digest::sha256(&bytes);
         bench.store(&digest, bytes.clone()).await;
         bench.backend.set(faults);
-        while let Resolution::Failed(_) = bench.fetcher.resolve(&digest).await {}
+        while let Found::Failed(_) = bench.fetcher.resolve(&digest).await {}
         let (values, end) = bench.follow().await;
         assert!(matches!(end, Event::Grown { .. }), "seed {seed}: {end:?}");
         assert_eq!(values.len(), 6);
@@ -291,10 +291,7 @@ async fn storage_that_fails_is_a_failure_not_an_absence() {
         },
     );
     let resolution = bench.fetcher.resolve(&Digest::sha256(b"x")).await;
-    assert!(
-        matches!(resolution, Resolution::Failed(_)),
-        "{resolution:?}"
-    );
+    assert!(matches!(resolution, Found::Failed(_)), "{resolution:?}");
 }
 
 #[tokio::test]
@@ -327,11 +324,11 @@ async fn metainfo_that_does_not_hold_is_made_again() {
     // Content that is gone takes its metainfo with it, also where it is remembered.
     assert!(matches!(
         bench.fetcher.resolve(&digest).await,
-        Resolution::Here(_)
+        Found::Here(_)
     ));
     bench.backend.delete(&layout::blob(&digest)).await.unwrap();
     assert!(matches!(
         bench.fetcher.resolve(&digest).await,
-        Resolution::Absent
+        Found::Absent
     ));
 }
