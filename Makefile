@@ -1,0 +1,71 @@
+# `make help` lists the targets.
+
+CARGO ?= cargo
+# Flags of `shoal up`, such as UP_FLAGS="--data /srv/shoal --agents 3".
+UP_FLAGS ?=
+# Seed of `make sim`.
+SEED ?= 1
+# Names of tests, such as T=skopeo.
+T ?=
+
+# What the end-to-end tests drive, by Debian package.
+TEST_PACKAGES := busybox-static containerd curl docker.io docker-registry iproute2 iptables skopeo
+# What compiling needs.
+BUILD_PACKAGES := gcc libc6-dev
+
+.DEFAULT_GOAL := help
+.PHONY: help up test check e2e sim fmt tools test-tools
+
+help: ## Show this list
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
+
+up: tools ## Build and run everything in one process; prints what to do next
+	$(CARGO) run --release --locked -p shoal -- up $(UP_FLAGS)
+
+test: tools test-tools ## Run every test, the end-to-end ones against real clients too
+	$(CARGO) test --workspace --locked
+
+check: tools ## Formatting, lints and documentation, as the CI asks for them
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --locked
+
+e2e: tools test-tools ## Run the end-to-end tests only; T=name picks some
+	$(CARGO) test -p tests --test e2e --locked -- $(T)
+
+sim: tools ## Run all scenarios of the simulator; SEED=n changes their randomness
+	$(CARGO) run --release --locked -p shoal -- sim run --seed $(SEED)
+
+fmt: ## Format all code
+	$(CARGO) fmt --all
+
+# Says which system package is missing before cargo says something less clear.
+tools:
+	@command -v $(CARGO) >/dev/null || { \
+	  echo "cargo is missing: install Rust with rustup, which reads rust-toolchain.toml" >&2; exit 1; }
+	@command -v cc >/dev/null || { \
+	  echo "a C compiler and linker is missing: apt-get install -y $(BUILD_PACKAGES)" >&2; exit 1; }
+	@echo 'int main(void){return 0;}' | cc -x c -o /dev/null - 2>/dev/null || { \
+	  echo "cc cannot link a program: apt-get install -y $(BUILD_PACKAGES)" >&2; exit 1; }
+
+# Installs what the tests drive, as root or through sudo. No service of these packages is started.
+test-tools:
+	@missing=""; \
+	for package in $(TEST_PACKAGES); do \
+	  dpkg-query -W -f '$${Status}' $$package 2>/dev/null | grep -q 'ok installed' \
+	    || missing="$$missing $$package"; \
+	done; \
+	[ -z "$$missing" ] && exit 0; \
+	install="apt-get install -y --no-install-recommends$$missing"; \
+	if [ "$$(id -u)" = 0 ]; then sudo=""; \
+	elif sudo -n true 2>/dev/null; then sudo="sudo"; \
+	else echo "the tests need packages; run as root: $$install" >&2; exit 1; fi; \
+	echo "installing what the tests drive:$$missing"; \
+	policy=/usr/sbin/policy-rc.d; made=""; \
+	if [ ! -e $$policy ]; then \
+	  printf '#!/bin/sh\nexit 101\n' | $$sudo tee $$policy >/dev/null && $$sudo chmod 755 $$policy && made=yes; \
+	fi; \
+	$$sudo apt-get update -q >/dev/null; \
+	$$sudo env DEBIAN_FRONTEND=noninteractive $$install; code=$$?; \
+	[ -z "$$made" ] || $$sudo rm -f $$policy; \
+	[ $$code = 0 ] || { echo "installing failed; run as root: apt-get update && $$install" >&2; exit 1; }

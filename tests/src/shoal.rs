@@ -1,0 +1,149 @@
+//! The binary `shoal`, and everything in one process of it.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use crate::process::{Process, run};
+
+/// Returns the path of the binary, built as the tests were; the first call builds it.
+///
+/// # Panics
+/// Where it does not compile.
+#[must_use]
+pub fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut command = Command::new(cargo);
+        command
+            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+            .args([
+                "build",
+                "-p",
+                "shoal",
+                "--locked",
+                "--message-format=json-render-diagnostics",
+            ]);
+        if !cfg!(debug_assertions) {
+            command.arg("--release");
+        }
+        let built = run(&mut command);
+        let messages = cargo_metadata::Message::parse_stream(built.as_bytes());
+        let executables = messages.filter_map(|message| match message {
+            Ok(cargo_metadata::Message::CompilerArtifact(artifact)) => artifact.executable,
+            _ => None,
+        });
+        let path = executables.last().expect("shoal is a binary");
+        path.into()
+    })
+}
+
+/// Returns the command with these arguments, with none of the caller's settings.
+#[must_use]
+pub fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(binary());
+    for (key, _) in std::env::vars_os() {
+        if key.to_string_lossy().starts_with("SHOAL_") {
+            command.env_remove(key);
+        }
+    }
+    command.env("RUST_BACKTRACE", "1").args(args);
+    command
+}
+
+/// Returns an address of this host that nobody listens on. Its port is outside the range that
+/// outgoing connections take theirs from, and no other test of this process gets it.
+///
+/// # Panics
+/// Where no port is free.
+#[must_use]
+pub fn free_addr() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    const FIRST: u16 = 12_000;
+    const COUNT: u16 = 18_000;
+    // Other processes of tests start elsewhere.
+    let start = (std::process::id() % u32::from(COUNT)) as u16;
+    for _ in 0..COUNT {
+        let offset = (start + NEXT.fetch_add(1, Ordering::Relaxed) % COUNT) % COUNT;
+        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, FIRST + offset));
+        if TcpListener::bind(addr).is_ok() {
+            return addr;
+        }
+    }
+    panic!("no port is free");
+}
+
+/// `shoal up`.
+#[derive(Debug)]
+pub struct Up {
+    pub process: Process,
+    /// Addresses of the agents' registries.
+    pub agents: Vec<SocketAddr>,
+    pub proxy: SocketAddr,
+    pub admin: SocketAddr,
+}
+
+impl Up {
+    /// Starts everything with its data below `folder`.
+    ///
+    /// # Panics
+    /// Where it does not start.
+    #[must_use]
+    pub fn start(folder: &Path) -> Self {
+        Self::start_with(folder, &[])
+    }
+
+    /// Starts everything with further flags.
+    ///
+    /// # Panics
+    /// Where it does not start.
+    #[must_use]
+    pub fn start_with(folder: &Path, flags: &[&str]) -> Self {
+        let data = folder.join("data");
+        let mut command = command(&["up", "--agent-addr", "127.0.0.1:0"]);
+        command
+            .args([
+                "--proxy-addr",
+                "127.0.0.1:0",
+                "--admin-addr",
+                "127.0.0.1:0",
+                "--data",
+            ])
+            .arg(data)
+            .args(flags);
+        let log = folder.join("up.log");
+        let mut process = Process::start("shoal up", &command, &log);
+        process.until("is ready", |output| output.contains("Ctrl-C").then_some(()));
+        let output = process.output();
+        let addr_of = |part: &str| {
+            output.lines().find_map(|line| {
+                let mut words = line.split_whitespace();
+                (words.next() == Some(part)).then(|| words.next()?.parse().ok())?
+            })
+        };
+        let agents = (1..)
+            .map_while(|number| addr_of(&format!("agent-{number}")))
+            .collect();
+        Self {
+            agents,
+            proxy: addr_of("proxy").expect("it prints the proxy's address"),
+            admin: addr_of("status").expect("it prints the status page's address"),
+            process,
+        }
+    }
+
+    /// Returns the URL of a path of an agent's registry.
+    #[must_use]
+    pub fn agent_url(&self, agent: usize, path: &str) -> String {
+        format!("http://{}{path}", self.agents[agent])
+    }
+
+    /// Returns the URL of a path of the proxy.
+    #[must_use]
+    pub fn proxy_url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.proxy)
+    }
+}
