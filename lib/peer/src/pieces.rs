@@ -69,8 +69,8 @@ pub trait Pieces: fmt::Debug + Send + Sync + 'static {
     /// Reads a piece, and hashes what was read.
     ///
     /// # Errors
-    /// [`ReadError`]; a damaged piece was dropped.
-    async fn read(&self, name: &SwarmName, piece: PieceIndex) -> Result<Bytes, ReadError>;
+    /// [`PieceError`]; a damaged piece was dropped.
+    async fn read(&self, name: &SwarmName, piece: PieceIndex) -> Result<Bytes, PieceError>;
 
     /// Reads a piece for a peer, which checks it itself.
     ///
@@ -80,7 +80,7 @@ pub trait Pieces: fmt::Debug + Send + Sync + 'static {
         &self,
         name: &SwarmName,
         piece: PieceIndex,
-    ) -> Result<Bytes, ReadError> {
+    ) -> Result<Bytes, PieceError> {
         self.read(name, piece).await
     }
 
@@ -183,7 +183,7 @@ pub enum StoreError {
 
 /// A piece that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ReadError {
+pub enum PieceError {
     /// It is not here, or was damaged and is not here any more.
     #[error("the piece is not here any more")]
     Lost,

@@ -1,0 +1,276 @@
+//! Doing what the swarm says.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use swarm::message::{Announce, Target};
+use swarm::{CloseReason, ConnId, Failure, Input, Message, Output};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use torrent::{Peer, SwarmName};
+
+use super::{Driver, Event};
+use crate::connection::{Asked, Outgoing};
+use crate::jobs::{self, Requested};
+use crate::node::Inner;
+
+impl Driver {
+    /// Takes all outputs and acts on them.
+    pub(super) fn drain(&mut self) {
+        let mut announces = Vec::new();
+        loop {
+            while let Some(output) = self.swarm.poll_output() {
+                self.act(output, &mut announces);
+            }
+            let Some(input) = self.pending.pop_front() else {
+                break;
+            };
+            self.tell(input);
+        }
+        if !announces.is_empty() {
+            self.announce(announces);
+        }
+    }
+
+    #[expect(clippy::too_many_lines, reason = "one arm for each output")]
+    fn act(&mut self, output: Output, announces: &mut Vec<Announce>) {
+        match output {
+            Output::Connect { peer } => self.connect(peer),
+            Output::Close { conn, reason } => self.close(conn, reason),
+            Output::Send { conn, message } => self.send(conn, message),
+            Output::Announce(entry) => announces.push(entry),
+            Output::Tracker { name, message } => {
+                if let Some(tracker) = self.sessions.route(&name) {
+                    self.sessions.send(tracker, message);
+                }
+            }
+            Output::Credit { count } => self.give_credits(count),
+            Output::FindOwners { name } => {
+                let mut peers = self.node.cluster.owners(&name);
+                peers.retain(|peer| peer.id != self.node.me.id);
+                self.pending.push_back(Input::Owners { name, peers });
+            }
+            Output::Open { description } => {
+                let torrent = self.torrent(*description.name());
+                let (node, events) = self.for_job();
+                self.spawn(jobs::open(node, torrent, description, self.key, events));
+            }
+            Output::Described { description } => {
+                let torrent = self.torrent(*description.name());
+                let (node, events) = self.for_job();
+                self.spawn(jobs::describe(node, torrent, description, events));
+            }
+            Output::ProveCvs { conn, name, cvs } => {
+                let torrent = self.torrent(name);
+                let (node, events) = self.for_job();
+                self.spawn(jobs::prove(node, torrent, conn, cvs, events));
+            }
+            Output::CheckGrowingCvs {
+                conn, name, cvs, ..
+            } => {
+                let torrent = self.torrent(name);
+                let (node, events) = self.for_job();
+                self.spawn(jobs::grow(node, torrent, conn, cvs, events));
+            }
+            Output::SendCvs {
+                conn,
+                name,
+                first,
+                count,
+            } => {
+                if let Some(connection) = self.conns.get(&conn) {
+                    let (node, queue) = (Arc::clone(&self.node), connection.queue.clone());
+                    self.spawn(jobs::send_cvs(node, name, first, count, queue));
+                }
+            }
+            Output::Upload {
+                conn,
+                id,
+                name,
+                piece,
+                blocks,
+                priority,
+            } => self.upload(Requested {
+                conn,
+                id,
+                name,
+                piece,
+                blocks,
+                priority,
+                cancelled: Arc::default(),
+            }),
+            Output::CancelUpload { conn, id } => {
+                if let Some(cancelled) = self.uploads.remove(&(conn, id)) {
+                    cancelled.store(true, Ordering::Relaxed);
+                }
+            }
+            Output::Recheck { name, piece } => {
+                let (node, events) = self.for_job();
+                self.spawn(jobs::recheck(node, name, piece, events));
+            }
+            Output::Completed { name } => self.completed(&name),
+            Output::Failed { name, failure } => self.failed(name, failure),
+            Output::Resolve { name } => {
+                let (node, events) = self.for_job();
+                self.spawn(async move {
+                    let found = node.pieces.resolve(&name).await;
+                    let _ = events.send(Event::Resolved { name, found }).await;
+                });
+            }
+        }
+    }
+
+    fn for_job(&self) -> (Arc<Inner>, mpsc::Sender<Event>) {
+        (Arc::clone(&self.node), self.sender.clone())
+    }
+
+    /// Runs a job until its end or that of the node.
+    fn spawn(&self, job: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.node.stop.clone();
+        let job = async move { stop.run_until_cancelled_owned(job).await };
+        self.node.tasks.spawn(job);
+    }
+
+    fn upload(&mut self, requested: Requested) {
+        let Some(connection) = self.conns.get(&requested.conn) else {
+            return;
+        };
+        let queue = connection.queue.clone();
+        let cancelled = Arc::clone(&requested.cancelled);
+        self.uploads
+            .insert((requested.conn, requested.id), cancelled);
+        let (node, events) = self.for_job();
+        self.spawn(requested.upload(node, queue, events));
+    }
+
+    fn connect(&self, peer: Peer) {
+        let (node, events) = self.for_job();
+        let connecting = async move {
+            let patience = node.config.connect_timeout;
+            let socket = tokio::time::timeout(patience, TcpStream::connect(&*peer.addr)).await;
+            let event = match socket {
+                Ok(Ok(socket)) => Event::Connected { peer, socket },
+                Ok(Err(error)) => {
+                    tracing::debug!(peer = %peer.addr, %error, "cannot connect to a peer");
+                    Event::ConnectFailed { peer }
+                }
+                Err(_) => {
+                    tracing::debug!(peer = %peer.addr, ?patience, "a peer does not answer");
+                    Event::ConnectFailed { peer }
+                }
+            };
+            let _ = events.send(event).await;
+        };
+        self.spawn(connecting);
+    }
+
+    fn close(&mut self, conn: ConnId, reason: CloseReason) {
+        let Some(connection) = self.conns.remove(&conn) else {
+            return;
+        };
+        let peer = connection.known.peer.get().map(|peer| peer.addr.as_ref());
+        match reason {
+            CloseReason::Protocol(_) | CloseReason::Corrupt => {
+                tracing::warn!(conn = conn.0, peer, ?reason, "closing a connection");
+            }
+            CloseReason::Silent
+            | CloseReason::Duplicate
+            | CloseReason::Myself
+            | CloseReason::Spare
+            | CloseReason::Idle => {
+                tracing::debug!(conn = conn.0, peer, ?reason, "closing a connection");
+            }
+        }
+        connection.finish();
+        self.cancel_uploads(conn);
+        self.forget_conn(conn);
+    }
+
+    fn cancel_uploads(&self, conn: ConnId) {
+        for ((of, _), cancelled) in &self.uploads {
+            if *of == conn {
+                cancelled.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn send(&mut self, conn: ConnId, message: Message) {
+        // The data is welcome before anybody can send it.
+        if let Message::Request {
+            id, name, target, ..
+        } = &message
+            && !self.expect(conn, *id, *name, *target)
+        {
+            return;
+        }
+        let Some(connection) = self.conns.get(&conn) else {
+            return;
+        };
+        if let Message::Cancel { id } = &message {
+            connection.expected.cancel(*id);
+        }
+        if connection
+            .queue
+            .try_send(Outgoing::Message(message))
+            .is_err()
+        {
+            self.cut(conn, "the peer does not take what is sent to it");
+        }
+    }
+
+    fn expect(&self, conn: ConnId, id: swarm::RequestId, name: SwarmName, target: Target) -> bool {
+        let torrent = self.node.torrent(&name);
+        let known = torrent.and_then(|torrent| Some((torrent.geometry()?, torrent)));
+        let (Some((geometry, torrent)), Some(connection)) = (known, self.conns.get(&conn)) else {
+            debug_assert!(false, "a request for a blob of unknown length");
+            return false;
+        };
+        let asked = Asked {
+            torrent,
+            geometry,
+            target,
+        };
+        connection.expected.insert(id, asked);
+        true
+    }
+
+    /// Ends a connection at once.
+    fn cut(&mut self, conn: ConnId, why: &str) {
+        if let Some(connection) = self.conns.remove(&conn) {
+            let peer = connection.known.peer.get().map(|peer| peer.addr.as_ref());
+            tracing::warn!(conn = conn.0, peer, why, "cutting a connection");
+            self.cancel_uploads(conn);
+            self.forget_conn(conn);
+            self.pending.push_back(Input::Closed { conn });
+        }
+    }
+
+    fn completed(&mut self, name: &SwarmName) {
+        self.pins.remove(name);
+        if let Some(torrent) = self.node.torrent(name) {
+            let status = torrent.status();
+            tracing::info!(
+                %name,
+                length_bytes = status.length_bytes,
+                from_agents_bytes = status.from_agents_bytes,
+                from_origins_bytes = status.from_origins_bytes,
+                "a blob is complete"
+            );
+        }
+    }
+
+    fn failed(&mut self, name: SwarmName, failure: Failure) {
+        match &failure {
+            Failure::Absent => tracing::debug!(%name, "no storage has a blob"),
+            Failure::Unavailable(reason) => tracing::warn!(%name, %reason, "a blob failed"),
+            Failure::Revoked(reason) => {
+                tracing::error!(%name, %reason, "a blob was revoked");
+                let pieces = Arc::clone(&self.node.pieces);
+                self.node
+                    .tasks
+                    .spawn(async move { pieces.remove(&name).await });
+            }
+        }
+        self.forget_torrent(&name, failure);
+    }
+}

@@ -1,0 +1,117 @@
+//! Counters of a node.
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+use torrent::Role;
+
+/// Counters of a node. Clones count the same.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    /// Payload received, by who sent it; with what was damaged or came twice.
+    pub received_bytes: Family<Source, Counter>,
+    /// Payload written to sockets, by who gets it.
+    pub sent_bytes: Family<Source, Counter>,
+    /// Pieces received, verified and stored.
+    pub pieces: Counter,
+    /// Pieces received whole that were not what they should be.
+    pub corrupt_pieces: Counter,
+    /// Payload received of pieces that were here already, or not wanted any more.
+    pub duplicate_bytes: Counter,
+    /// Stored pieces that turned out damaged or gone.
+    pub pieces_lost: Counter,
+    /// Verified pieces that could not be stored.
+    pub pieces_not_stored: Counter,
+    pub connections: Gauge,
+    /// Trackers with a session.
+    pub trackers: Gauge,
+    /// Blobs this node takes part in.
+    pub blobs: Gauge,
+}
+
+/// The other end of a transfer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Source {
+    pub peer: PeerKind,
+}
+
+/// What a peer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum PeerKind {
+    Agent,
+    Origin,
+}
+
+impl From<Role> for Source {
+    fn from(role: Role) -> Self {
+        let peer = match role {
+            Role::Origin => PeerKind::Origin,
+            Role::Agent | Role::Tracker => PeerKind::Agent,
+        };
+        Self { peer }
+    }
+}
+
+impl Metrics {
+    /// Makes the counters known to the registry of the process.
+    #[must_use]
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        let registry = registry.sub_registry_with_prefix("peer");
+        let Self {
+            received_bytes,
+            sent_bytes,
+            pieces,
+            corrupt_pieces,
+            duplicate_bytes,
+            pieces_lost,
+            pieces_not_stored,
+            connections,
+            trackers,
+            blobs,
+        } = metrics.clone();
+        let bytes = |name, help, family| (name, help, Unit::Bytes, family);
+        for (name, help, unit, family) in [
+            bytes("received", "Payload received from peers", received_bytes),
+            bytes("sent", "Payload sent to peers", sent_bytes),
+        ] {
+            registry.register_with_unit(name, help, unit, family);
+        }
+        registry.register_with_unit(
+            "duplicate",
+            "Payload received that was here already, or not wanted any more",
+            Unit::Bytes,
+            duplicate_bytes,
+        );
+        for (name, help, counter) in [
+            ("pieces", "Pieces received, verified and stored", pieces),
+            (
+                "corrupt_pieces",
+                "Pieces received that did not verify",
+                corrupt_pieces,
+            ),
+            (
+                "pieces_lost",
+                "Stored pieces found damaged or gone",
+                pieces_lost,
+            ),
+            (
+                "pieces_not_stored",
+                "Verified pieces that could not be stored",
+                pieces_not_stored,
+            ),
+        ] {
+            registry.register(name, help, counter);
+        }
+        for (name, help, gauge) in [
+            ("connections", "Open connections with peers", connections),
+            ("trackers", "Trackers with a session", trackers),
+            ("blobs", "Blobs this node takes part in", blobs),
+        ] {
+            registry.register(name, help, gauge);
+        }
+        metrics
+    }
+}
