@@ -1,1 +1,3 @@
+//! A registry on each host: what it serves comes out of the swarm.
 
+pub mod cache;
