@@ -1,3 +1,10 @@
 //! End-to-end tests: the built binary against real clients. One binary, so that it is linked once.
 
-mod baseline;
+mod answers;
+mod command_line;
+mod distribution;
+mod docker;
+mod integrity;
+mod pull;
+mod skopeo;
+mod uploads;

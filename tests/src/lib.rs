@@ -11,6 +11,7 @@ pub mod http;
 pub mod image;
 pub mod netns;
 pub mod process;
+pub mod push;
 pub mod random;
 pub mod registry;
 
@@ -18,7 +19,7 @@ pub mod shoal;
 pub mod skopeo;
 pub mod wait;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Returns the path of a program of a Debian package.
 ///
@@ -44,4 +45,44 @@ pub fn folder() -> tempfile::TempDir {
         .prefix("shoal-e2e-")
         .tempdir()
         .expect("a folder for the test can be made")
+}
+
+/// Returns every file below a folder.
+///
+/// # Panics
+/// Where the folder cannot be read.
+#[must_use]
+pub fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        // What a running process removes meanwhile is not there.
+        let Ok(entries) = std::fs::read_dir(&folder) else {
+            continue;
+        };
+        for entry in entries {
+            let path = entry.expect("the folder can be read").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Returns the files below a folder that contain these bytes.
+///
+/// # Panics
+/// Where the folder cannot be read.
+#[must_use]
+pub fn files_with(folder: &Path, bytes: &[u8]) -> Vec<PathBuf> {
+    let mut found = files(folder);
+    found.retain(|path| {
+        let content = std::fs::read(path).unwrap_or_default();
+        content.windows(bytes.len()).any(|window| window == bytes)
+    });
+    found
 }

@@ -6,6 +6,8 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 
+use tempfile::TempDir;
+
 use crate::process::{Process, run};
 
 /// Returns the path of the binary, built as the tests were; the first call builds it.
@@ -76,10 +78,11 @@ pub fn free_addr() -> SocketAddr {
     panic!("no port is free");
 }
 
-/// `shoal up`.
+/// `shoal up` with its data in a folder of its own.
 #[derive(Debug)]
 pub struct Up {
     pub process: Process,
+    folder: TempDir,
     /// Addresses of the agents' registries.
     pub agents: Vec<SocketAddr>,
     pub proxy: SocketAddr,
@@ -87,22 +90,21 @@ pub struct Up {
 }
 
 impl Up {
-    /// Starts everything with its data below `folder`.
+    /// Starts everything.
     ///
     /// # Panics
     /// Where it does not start.
     #[must_use]
-    pub fn start(folder: &Path) -> Self {
-        Self::start_with(folder, &[])
+    pub fn start() -> Self {
+        Self::start_in(crate::folder(), &[])
     }
 
-    /// Starts everything with further flags.
+    /// Starts everything with its data in `data` below `folder`, which may be there already.
     ///
     /// # Panics
     /// Where it does not start.
     #[must_use]
-    pub fn start_with(folder: &Path, flags: &[&str]) -> Self {
-        let data = folder.join("data");
+    pub fn start_in(folder: TempDir, flags: &[&str]) -> Self {
         let mut command = command(&["up", "--agent-addr", "127.0.0.1:0"]);
         command
             .args([
@@ -112,38 +114,57 @@ impl Up {
                 "127.0.0.1:0",
                 "--data",
             ])
-            .arg(data)
+            .arg(folder.path().join("data"))
             .args(flags);
-        let log = folder.join("up.log");
+        let log = folder.path().join("up.log");
+        let _ = std::fs::remove_file(&log);
         let mut process = Process::start("shoal up", &command, &log);
         process.until("is ready", |output| output.contains("Ctrl-C").then_some(()));
         let output = process.output();
         let addr_of = |part: &str| {
             output.lines().find_map(|line| {
                 let mut words = line.split_whitespace();
-                (words.next() == Some(part)).then(|| words.next()?.parse().ok())?
+                let addr = (words.next() == Some(part)).then(|| words.next())??;
+                let addr = addr.trim_start_matches("http://").trim_end_matches('/');
+                addr.parse().ok()
             })
         };
-        let agents = (1..)
-            .map_while(|number| addr_of(&format!("agent-{number}")))
-            .collect();
+        let agents = (1..).map_while(|number| addr_of(&format!("agent-{number}")));
         Self {
-            agents,
+            agents: agents.collect(),
             proxy: addr_of("proxy").expect("it prints the proxy's address"),
             admin: addr_of("status").expect("it prints the status page's address"),
             process,
+            folder,
         }
     }
 
-    /// Returns the URL of a path of an agent's registry.
+    /// Returns the folder with everything that is stored.
     #[must_use]
-    pub fn agent_url(&self, agent: usize, path: &str) -> String {
-        format!("http://{}{path}", self.agents[agent])
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
     }
 
-    /// Returns the URL of a path of the proxy.
+    /// Stops everything, nicely, and returns the folder above the data.
+    ///
+    /// # Panics
+    /// Where it does not end, or not with success.
     #[must_use]
-    pub fn proxy_url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.proxy)
+    pub fn stop(mut self) -> TempDir {
+        let status = self.process.stop();
+        assert!(status.success(), "{status}:\n{}", self.process.output());
+        self.folder
+    }
+
+    /// Returns the URL of an agent's registry.
+    #[must_use]
+    pub fn agent(&self, index: usize) -> String {
+        format!("http://{}", self.agents[index])
+    }
+
+    /// Returns the URL of the proxy.
+    #[must_use]
+    pub fn proxy(&self) -> String {
+        format!("http://{}", self.proxy)
     }
 }
