@@ -194,7 +194,7 @@ impl fmt::Debug for DigestHasher {
 }
 
 /// Keeps error messages short whatever a client sent.
-fn clip(text: &str) -> String {
+pub(crate) fn clip(text: &str) -> String {
     text.chars().take(160).collect()
 }
 
