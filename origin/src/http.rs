@@ -2,7 +2,6 @@
 
 pub mod contract;
 mod error;
-mod range;
 mod upload;
 
 use std::sync::Arc;
@@ -11,11 +10,11 @@ use async_trait::async_trait;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use futures_util::StreamExt as _;
-use oci::Digest;
+use oci::{ByteRange, Digest, RangeRequest};
 use swarm::Found;
 use torrent::{Description, SwarmName};
 
@@ -79,11 +78,8 @@ async fn read(
     let content = doors.blobs.find(&digest).await?;
     let content = content.ok_or(Failure::BlobUnknown(digest))?;
     let length = content.stat.length;
-    let asked = range::of(request.headers(), length)?;
-    let (status, range) = match asked {
-        Some(range) => (StatusCode::PARTIAL_CONTENT, range),
-        None => (StatusCode::OK, 0..length),
-    };
+    let asked = asked_range(request.headers(), length)?;
+    let range = asked.map_or(0..length, |asked| asked.bytes());
     let blobs = Arc::clone(&doors.blobs);
     let body = if request.method() == Method::HEAD {
         Body::empty()
@@ -108,19 +104,27 @@ async fn read(
         }))
     };
     let mut response = Response::new(body);
-    *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, OCTETS);
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     headers.insert(header::CONTENT_LENGTH, (range.end - range.start).into());
-    if status == StatusCode::PARTIAL_CONTENT {
-        let text = format!("bytes {}-{}/{length}", range.start, range.end - 1);
-        headers.insert(
-            header::CONTENT_RANGE,
-            text.parse().map_err(Failure::internal)?,
-        );
+    if let Some(asked) = asked {
+        let value = asked.content_range().parse();
+        headers.insert(header::CONTENT_RANGE, value.map_err(Failure::internal)?);
+        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
     }
     Ok(response)
+}
+
+fn asked_range(headers: &HeaderMap, length: u64) -> Result<Option<ByteRange>, Failure> {
+    let header = headers.get(header::RANGE);
+    let Some(text) = header.and_then(|value| value.to_str().ok()) else {
+        return Ok(None);
+    };
+    match RangeRequest::parse(text)? {
+        Some(asked) => Ok(asked.resolve(length)?),
+        None => Ok(None),
+    }
 }
 
 const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use oci::Digest;
-use peer::{Opened, Pin, ProveError, Proven, ReadError, StorageError, StoreError, Values};
+use peer::{Opened, PieceError, Pin, ProveError, Proven, StorageError, StoreError, Values};
 use swarm::Found;
 use torrent::{Bitfield, Cv, Description, Geometry, MetaInfo, PieceIndex, SignedCv, SwarmName};
 
@@ -104,22 +104,22 @@ impl Pieces {
         &self,
         name: &SwarmName,
         piece: PieceIndex,
-    ) -> Result<(Bytes, Known), ReadError> {
-        let digest = name.digest().ok_or(ReadError::Lost)?;
+    ) -> Result<(Bytes, Known), PieceError> {
+        let digest = name.digest().ok_or(PieceError::Lost)?;
         let known = self.remembered(digest).await.map_err(unreadable)?;
         let known = known
             .filter(|known| known.has(piece))
-            .ok_or(ReadError::Lost)?;
+            .ok_or(PieceError::Lost)?;
         let read = self.blobs.read_piece(digest, known.geometry(), piece).await;
         Ok((read.map_err(unreadable)?, known))
     }
 
-    async fn checked(&self, name: &SwarmName, piece: PieceIndex) -> Result<Bytes, ReadError> {
+    async fn checked(&self, name: &SwarmName, piece: PieceIndex) -> Result<Bytes, PieceError> {
         let (bytes, known) = self.read_with(name, piece).await?;
         let (right, bytes) = blocking(move || (known.verifies(piece, &bytes), bytes)).await;
         if !right {
             tracing::error!(%name, %piece, "a piece is damaged in storage");
-            return Err(ReadError::Lost);
+            return Err(PieceError::Lost);
         }
         Ok(bytes)
     }
@@ -234,7 +234,7 @@ impl peer::Pieces for Pieces {
         Err(StoreError::NotStored(error))
     }
 
-    async fn read(&self, name: &SwarmName, piece: PieceIndex) -> Result<Bytes, ReadError> {
+    async fn read(&self, name: &SwarmName, piece: PieceIndex) -> Result<Bytes, PieceError> {
         self.checked(name, piece).await
     }
 
@@ -242,7 +242,7 @@ impl peer::Pieces for Pieces {
         &self,
         name: &SwarmName,
         piece: PieceIndex,
-    ) -> Result<Bytes, ReadError> {
+    ) -> Result<Bytes, PieceError> {
         let (bytes, _) = self.read_with(name, piece).await?;
         Ok(bytes)
     }
@@ -263,15 +263,15 @@ impl peer::Pieces for Pieces {
     }
 }
 
-fn unreadable(error: BlobError) -> ReadError {
+fn unreadable(error: BlobError) -> PieceError {
     match error {
         BlobError::Backend(
             backend::Error::NotFound { .. }
             | backend::Error::Range { .. }
             | backend::Error::Truncated { .. },
-        ) => ReadError::Lost,
+        ) => PieceError::Lost,
         BlobError::Backend(_) | BlobError::Length(_) => {
-            ReadError::Storage(StorageError::new(error))
+            PieceError::Storage(StorageError::new(error))
         }
     }
 }
@@ -336,7 +336,7 @@ mod tests {
         let first = pieces.read(&name, index(0)).await.unwrap();
         assert_eq!(first, slice(&description, &bytes, index(0)));
         let late = pieces.read(&name, index(79)).await;
-        assert_eq!(late, Err(ReadError::Lost), "it was not hashed so far");
+        assert_eq!(late, Err(PieceError::Lost), "it was not hashed so far");
 
         let description = loop {
             match events.recv().await.unwrap() {
@@ -361,7 +361,7 @@ mod tests {
         assert!(!pieces.recheck(&name, index(1)).await);
         backend.delete(&at).await.unwrap();
         assert!(pieces.open(&description).await.is_err());
-        assert_eq!(pieces.read(&name, index(0)).await, Err(ReadError::Lost));
+        assert_eq!(pieces.read(&name, index(0)).await, Err(PieceError::Lost));
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use oci::{Digest, DigestError};
+use oci::{Digest, DigestError, RangeError};
 use store::{DiskError, UploadError};
 
 use super::contract::ErrorBody;
@@ -18,7 +18,7 @@ pub(super) enum Failure {
     Digest(DigestError),
     Query(String),
     BlobUnknown(Digest),
-    Range { length: u64, message: &'static str },
+    Range(RangeError),
     Ingest(IngestError),
     Blob(BlobError),
     Unavailable(Arc<str>),
@@ -39,11 +39,13 @@ impl Failure {
                 "BLOB_UNKNOWN",
                 format!("{digest} is not in storage"),
             ),
-            Self::Range { message, .. } => (
-                StatusCode::RANGE_NOT_SATISFIABLE,
-                "RANGE",
-                (*message).to_owned(),
-            ),
+            Self::Range(error) => {
+                let status = match error {
+                    RangeError::Several => StatusCode::BAD_REQUEST,
+                    RangeError::Unsatisfiable { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
+                };
+                (status, "RANGE", error.to_string())
+            }
             Self::Ingest(error) => of_ingest(error),
             Self::Blob(error) => of_blob(error),
             Self::Unavailable(reason) => (
@@ -100,6 +102,12 @@ fn of_blob(error: &BlobError) -> (StatusCode, &'static str, String) {
     (status, "STORAGE", error.to_string())
 }
 
+impl From<RangeError> for Failure {
+    fn from(error: RangeError) -> Self {
+        Self::Range(error)
+    }
+}
+
 impl From<IngestError> for Failure {
     fn from(error: IngestError) -> Self {
         Self::Ingest(error)
@@ -124,7 +132,7 @@ impl IntoResponse for Failure {
             offset: self.offset(),
         };
         let mut response = (status, Json(body)).into_response();
-        if let Self::Range { length, .. } = self
+        if let Self::Range(RangeError::Unsatisfiable { length }) = self
             && let Ok(value) = HeaderValue::try_from(format!("bytes */{length}"))
         {
             response.headers_mut().insert(header::CONTENT_RANGE, value);

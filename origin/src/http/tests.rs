@@ -64,7 +64,7 @@ fn start(root: tempfile::TempDir) -> Bench {
 
 struct Answer {
     status: StatusCode,
-    headers: http::HeaderMap,
+    headers: HeaderMap,
     body: Bytes,
 }
 
