@@ -1,3 +1,4 @@
 //! A registry on each host: what it serves comes out of the swarm.
 
 pub mod cache;
+pub mod forward;
