@@ -1,4 +1,5 @@
 //! A registry on each host: what it serves comes out of the swarm.
 
+pub mod belonging;
 pub mod cache;
 pub mod forward;

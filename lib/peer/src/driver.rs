@@ -423,7 +423,9 @@ impl Driver {
         let Opened { have, proven, pin } = opened;
         let name = torrent.name;
         torrent.opened(description, have.clone());
-        self.pins.insert(name, pin);
+        if !have.is_full() {
+            self.pins.insert(name, pin);
+        }
         self.tell(Input::Opened { name, have, proven });
     }
 
