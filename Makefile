@@ -13,6 +13,11 @@ TEST_PACKAGES := busybox-static containerd curl docker.io docker-registry iprout
 # What compiling needs.
 BUILD_PACKAGES := gcc libc6-dev
 
+# The tests make network namespaces and run their own dockerd, as root. Who is not root builds as
+# before, and only what was built is run by sudo.
+as_root = $(if $(filter-out 0,$(shell id -u)),$(CARGO) build -p shoal --locked && \
+  CARGO_TARGET_$(shell rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')_RUNNER="sudo -E")
+
 .DEFAULT_GOAL := help
 .PHONY: help up test check e2e sim fmt tools test-tools
 
@@ -23,7 +28,7 @@ up: tools ## Build and run everything in one process; prints what to do next
 	$(CARGO) run --release --locked -p shoal -- up $(UP_FLAGS)
 
 test: tools test-tools ## Run every test, the end-to-end ones against real clients too
-	$(CARGO) test --workspace --locked
+	$(as_root) $(CARGO) test --workspace --locked
 
 check: tools ## Formatting, lints and documentation, as the CI asks for them
 	$(CARGO) fmt --all --check
@@ -31,7 +36,7 @@ check: tools ## Formatting, lints and documentation, as the CI asks for them
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --locked
 
 e2e: tools test-tools ## Run the end-to-end tests only; T=name picks some
-	$(CARGO) test -p tests --test e2e --locked -- $(T)
+	$(as_root) $(CARGO) test -p tests --test e2e --locked -- $(T)
 
 sim: tools ## Run all scenarios of the simulator; SEED=n changes their randomness
 	$(CARGO) run --release --locked -p shoal -- sim run --seed $(SEED)

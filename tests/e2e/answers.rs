@@ -1,7 +1,7 @@
 //! Single requests by curl: what is answered, to the header.
 
 use oci::Digest;
-use tests::curl::{self, get, head, send};
+use tests::curl::{get, head, send};
 use tests::shoal::Up;
 use tests::{push, random};
 
@@ -246,6 +246,6 @@ fn a_client_that_leaves_does_not_end_the_download_for_others() {
     }
     assert!(stays.take(1 << 20) == bytes[..1 << 20]);
     assert!(stays.rest() == bytes[1 << 20..], "other bytes");
-    let whole = curl::get(&format!("{}{path}", up.agent(1)));
+    let whole = get(&format!("{}{path}", up.agent(1)));
     assert!(whole.body == bytes);
 }

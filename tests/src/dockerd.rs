@@ -25,7 +25,7 @@ impl Dockerd {
     #[must_use]
     pub fn start() -> Self {
         let dockerd = crate::program(DOCKERD, "docker.io");
-        crate::program("/usr/bin/containerd", "containerd");
+        let _ = crate::program("/usr/bin/containerd", "containerd");
         crate::netns::require_root("dockerd");
         // The path of a socket has at most 107 bytes.
         let folder = tempfile::Builder::new()

@@ -14,6 +14,7 @@ pub mod process;
 pub mod push;
 pub mod random;
 pub mod registry;
+pub mod roles;
 
 pub mod shoal;
 pub mod skopeo;

@@ -30,7 +30,7 @@ impl Network {
     /// Where namespaces cannot be made.
     #[must_use]
     pub fn new(hosts: u8) -> Self {
-        crate::program("/usr/sbin/ip", "iproute2");
+        let _ = crate::program("/usr/sbin/ip", "iproute2");
         require_root("a network namespace");
         let number = NETWORKS.fetch_add(1, Ordering::Relaxed);
         let prefix = format!("sh{}x{number}", std::process::id());

@@ -67,7 +67,7 @@ pub fn free_addr() -> SocketAddr {
     const FIRST: u16 = 12_000;
     const COUNT: u16 = 18_000;
     // Other processes of tests start elsewhere.
-    let start = (std::process::id() % u32::from(COUNT)) as u16;
+    let start = u16::try_from(std::process::id() % u32::from(COUNT)).unwrap_or_default();
     for _ in 0..COUNT {
         let offset = (start + NEXT.fetch_add(1, Ordering::Relaxed) % COUNT) % COUNT;
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, FIRST + offset));

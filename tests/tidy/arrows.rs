@@ -39,7 +39,7 @@ type Graph = BTreeMap<String, BTreeSet<String>>;
 fn table() -> Graph {
     let mut graph = Graph::new();
     for line in ARROWS.lines().filter(|line| !line.trim().is_empty()) {
-        let (name, uses) = line.split_once(':').unwrap();
+        let (name, uses) = line.split_once(':').expect("a line has a colon");
         let uses: BTreeSet<_> = uses.split_whitespace().map(str::to_owned).collect();
         for used in &uses {
             assert!(graph.contains_key(used), "{used} is not below {name}");
@@ -70,7 +70,7 @@ fn actual(kinds: &[DependencyKind]) -> Graph {
         .no_deps()
         .other_options(vec!["--offline".into(), "--locked".into()])
         .exec()
-        .unwrap();
+        .expect("cargo knows the workspace");
     let ours: BTreeSet<_> = metadata
         .packages
         .iter()

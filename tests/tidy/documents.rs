@@ -14,7 +14,7 @@ fn the_architecture_mentions_every_crate() {
         .no_deps()
         .other_options(vec!["--offline".into(), "--locked".into()])
         .exec()
-        .unwrap();
+        .expect("cargo knows the workspace");
     for package in &metadata.packages {
         let folder = package.manifest_path.parent().unwrap();
         let folder = folder.strip_prefix(root()).unwrap();

@@ -2,6 +2,7 @@
 //! documents must mention.
 
 mod arrows;
+mod config;
 
 mod documents;
 mod sources;
@@ -28,15 +29,15 @@ fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![root().join(folder)];
     while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder).unwrap() {
-            let path = entry.unwrap().path();
+        for entry in std::fs::read_dir(&folder).expect("a folder can be read") {
+            let path = entry.expect("a folder can be read").path();
             if path.is_dir() {
                 let name = path.file_name().unwrap_or_default();
                 if name != "target" && name != ".git" && name != "data" {
                     folders.push(path);
                 }
             } else if path.to_string_lossy().ends_with(ending) {
-                found.push(path.strip_prefix(root()).unwrap().to_owned());
+                found.push(path.strip_prefix(root()).expect("it is below").to_owned());
             }
         }
     }

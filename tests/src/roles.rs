@@ -1,0 +1,355 @@
+//! Roles in processes of their own, as on machines of their own.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+use tempfile::TempDir;
+use torrent::ClusterKey;
+
+use crate::netns::{Host, Network};
+use crate::process::Process;
+use crate::{curl, wait};
+
+mod config;
+
+/// How many of each role.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    pub trackers: u8,
+    pub origins: u8,
+    pub agents: u8,
+    /// Whether every process has a network namespace of its own.
+    pub apart: bool,
+}
+
+impl Default for Size {
+    fn default() -> Self {
+        Self {
+            trackers: 1,
+            origins: 1,
+            agents: 2,
+            apart: false,
+        }
+    }
+}
+
+/// A role in a process, with a folder and addresses of its own.
+#[derive(Debug)]
+pub struct Part {
+    pub name: String,
+    role: &'static str,
+    pub folder: PathBuf,
+    host: Option<Host>,
+    /// Where clients or other services find it, if they do.
+    pub http: SocketAddr,
+    /// Where peers find it, if they do.
+    pub peer: SocketAddr,
+    pub admin: SocketAddr,
+    process: Option<Process>,
+}
+
+/// A cluster of processes over one folder as storage.
+#[derive(Debug)]
+pub struct Cluster {
+    parts: Vec<Part>,
+    folder: TempDir,
+    /// Dropped last: the processes are in it.
+    _network: Option<Network>,
+}
+
+impl Cluster {
+    /// Makes a cluster; nothing runs yet.
+    ///
+    /// # Panics
+    /// Where folders or namespaces cannot be made.
+    #[must_use]
+    pub fn new(size: Size) -> Self {
+        Self::in_folder(size, crate::folder())
+    }
+
+    /// As [`Self::new`], with the storage in `backend` below a folder that is there.
+    ///
+    /// # Panics
+    /// As [`Self::new`].
+    #[must_use]
+    pub fn in_folder(size: Size, folder: TempDir) -> Self {
+        let mut roles = vec![("build-index", 1), ("tracker", size.trackers), ("proxy", 1)];
+        roles.extend([("origin", size.origins), ("agent", size.agents)]);
+        let count = roles.iter().map(|(_, count)| count).sum();
+        let network = size.apart.then(|| Network::new(count));
+        let mut hosts = network.iter().flat_map(Network::hosts);
+        let mut parts = Vec::new();
+        for (role, count) in roles {
+            for number in 1..=count {
+                parts.push(Part::new(
+                    role,
+                    number,
+                    hosts.next().cloned(),
+                    folder.path(),
+                ));
+            }
+        }
+        std::fs::create_dir_all(folder.path().join("backend")).expect("the folder is ours");
+        let cluster = Self {
+            parts,
+            folder,
+            _network: network,
+        };
+        for part in &cluster.parts {
+            std::fs::create_dir_all(&part.folder).expect("the folder is ours");
+            cluster.configure(&part.name, |_| {});
+        }
+        cluster
+    }
+
+    /// Starts everything and waits until it is ready.
+    ///
+    /// # Panics
+    /// Where a part does not start.
+    #[must_use]
+    pub fn start(size: Size) -> Self {
+        let mut cluster = Self::new(size);
+        cluster.start_all();
+        cluster
+    }
+
+    /// Starts what does not run and waits until it is ready.
+    ///
+    /// # Panics
+    /// Where a part does not start.
+    pub fn start_all(&mut self) {
+        for part in &mut self.parts {
+            if part.process.is_none() {
+                part.spawn();
+            }
+        }
+        for part in &mut self.parts {
+            part.until_ready();
+        }
+    }
+
+    /// Writes a part's configuration anew, with some keys changed.
+    ///
+    /// # Panics
+    /// Where there is no such part.
+    pub fn configure(&self, name: &str, change: impl FnOnce(&mut Value)) {
+        let part = self.part(name);
+        let mut config = config::of(part, &self.parts, self.folder.path());
+        change(&mut config);
+        // JSON is YAML.
+        let text = serde_json::to_string_pretty(&config).expect("it is JSON");
+        std::fs::write(part.config(), text).expect("the folder is ours");
+    }
+
+    /// Returns a part by its name, such as `agent-1`.
+    ///
+    /// # Panics
+    /// Where there is none.
+    #[must_use]
+    pub fn part(&self, name: &str) -> &Part {
+        let found = self.parts.iter().find(|part| part.name == name);
+        found.unwrap_or_else(|| panic!("there is no {name}"))
+    }
+
+    /// Returns all parts of a role.
+    pub fn parts(&self, role: &str) -> impl Iterator<Item = &Part> {
+        self.parts.iter().filter(move |part| part.role == role)
+    }
+
+    /// Ends a part at once, as a power cut would.
+    ///
+    /// # Panics
+    /// Where it does not run.
+    pub fn kill(&mut self, name: &str) {
+        let mut process = self.part_mut(name).process.take().expect("it runs");
+        process.kill();
+    }
+
+    /// Starts one part that does not run, and waits until it is ready.
+    ///
+    /// # Panics
+    /// Where it does not start.
+    pub fn start_part(&mut self, name: &str) {
+        let part = self.part_mut(name);
+        part.spawn();
+        part.until_ready();
+    }
+
+    /// Sends a signal to a part.
+    ///
+    /// # Panics
+    /// Where it does not run.
+    pub fn signal(&self, name: &str, signal: &str) {
+        self.part(name)
+            .process
+            .as_ref()
+            .expect("it runs")
+            .signal(signal);
+    }
+
+    /// Returns the folder with the storage.
+    #[must_use]
+    pub fn backend(&self) -> PathBuf {
+        self.folder.path().join("backend")
+    }
+
+    /// Returns the key that everything about blobs is signed with.
+    #[must_use]
+    pub fn key(&self) -> ClusterKey {
+        config::key()
+    }
+
+    /// Returns the URL of the proxy.
+    #[must_use]
+    pub fn proxy(&self) -> String {
+        self.part("proxy-1").url()
+    }
+
+    fn part_mut(&mut self, name: &str) -> &mut Part {
+        let found = self.parts.iter_mut().find(|part| part.name == name);
+        found.unwrap_or_else(|| panic!("there is no {name}"))
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // Before their namespaces and folders go.
+        for part in &mut self.parts {
+            part.process = None;
+        }
+    }
+}
+
+impl Part {
+    fn new(role: &'static str, number: u8, host: Option<Host>, folder: &Path) -> Self {
+        let name = format!("{role}-{number}");
+        let addr = |port| match &host {
+            Some(host) => SocketAddr::new(host.ip, port),
+            None => crate::shoal::free_addr(),
+        };
+        let (http, peer) = (addr(5000), addr(5001));
+        let admin = match &host {
+            Some(_) => SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5080),
+            None => crate::shoal::free_addr(),
+        };
+        Self {
+            folder: folder.join(&name),
+            name,
+            role,
+            host,
+            http,
+            peer,
+            admin,
+            process: None,
+        }
+    }
+
+    /// Returns the URL of its HTTP API.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.http)
+    }
+
+    /// Returns the namespace it is in.
+    ///
+    /// # Panics
+    /// Where it is in none.
+    #[must_use]
+    pub fn host(&self) -> &Host {
+        self.host.as_ref().expect("the cluster is apart")
+    }
+
+    /// Returns the same command, to be run on the part's machine.
+    #[must_use]
+    pub fn command(&self, command: Command) -> Command {
+        match &self.host {
+            Some(host) => host.enter(&command),
+            None => command,
+        }
+    }
+
+    /// Returns the sum of a counter over its labels, of which each of `labels` must be there.
+    ///
+    /// # Panics
+    /// Where the part does not answer, or has no such counter.
+    #[must_use]
+    pub fn metric(&self, name: &str, labels: &[&str]) -> u64 {
+        let url = format!("http://{}/metrics", self.admin);
+        let mut curl = curl::command();
+        curl.arg("--fail").arg(url);
+        let text = crate::process::run(&mut self.command(curl));
+        let mut found = false;
+        let mut sum = 0;
+        for line in text.lines() {
+            let Some((key, value)) = line.rsplit_once(' ') else {
+                continue;
+            };
+            let (key, have) = key.split_once('{').unwrap_or((key, ""));
+            if key == name {
+                found = true;
+                if labels.iter().all(|label| have.contains(label)) {
+                    sum += value.parse::<u64>().unwrap_or_default();
+                }
+            }
+        }
+        // A family without any count yet is only announced.
+        let announced = name.trim_end_matches("_total");
+        assert!(
+            found || text.contains(&format!("# TYPE {announced} ")),
+            "{} has no {name}:\n{text}",
+            self.name
+        );
+        sum
+    }
+
+    /// Returns everything it has written.
+    ///
+    /// # Panics
+    /// Where it does not run.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.process.as_ref().expect("it runs").output()
+    }
+
+    fn config(&self) -> PathBuf {
+        self.folder.with_extension("yaml")
+    }
+
+    fn spawn(&mut self) {
+        let config = self.config();
+        let config = config.to_str().expect("a plain name");
+        let mut command = crate::shoal::command(&[self.role, "--config", config]);
+        command.env(
+            "RUST_LOG",
+            std::env::var("RUST_LOG").unwrap_or_else(|_| "info".into()),
+        );
+        let log = self.folder.with_extension("log");
+        self.process = Some(Process::start(&self.name, &self.command(command), &log));
+    }
+
+    fn until_ready(&mut self) {
+        let url = format!("http://{}/readyz", self.admin);
+        let mut curl = curl::command();
+        curl.args(["--fail", "--max-time", "5"]).arg(url);
+        let mut ask = self.command(curl);
+        let process = self.process.as_mut().expect("it was started");
+        process.until("is ready", |_| {
+            crate::process::attempt(&mut ask)
+                .status
+                .success()
+                .then_some(())
+        });
+    }
+}
+
+/// Waits until a counter of a part is at least so much.
+///
+/// # Panics
+/// Where it does not get there.
+pub fn until_metric(part: &Part, name: &str, least: u64) {
+    wait::until_true(&format!("{name} of {} reaches {least}", part.name), || {
+        part.metric(name, &[]) >= least
+    });
+}
