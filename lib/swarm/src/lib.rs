@@ -3,17 +3,26 @@
 //! randomness of its own, and never sees a byte of payload: inputs and outputs are data, so the
 //! simulator drives exactly the code that production drives.
 
+pub mod announce;
+pub mod config;
 pub mod event;
 mod handout;
+pub mod invariants;
 pub mod message;
+pub mod stats;
+mod swarm;
 pub mod time;
 pub mod tracker;
 pub mod wire;
 
+pub use config::Config;
 pub use event::{
     CloseReason, ConnId, Failure, Found, Input, Output, ReaderId, SessionId, TrackerInput,
     TrackerOutput,
 };
+pub use invariants::Broken;
 pub use message::{Message, Priority, RequestId};
+pub use stats::Stats;
+pub use swarm::Swarm;
 pub use time::{Micros, Time};
 pub use tracker::Tracker;
