@@ -369,7 +369,9 @@ impl Inner {
     }
 
     pub(crate) fn swarm_config(&self) -> swarm::Config {
-        swarm::Config::new(self.me.clone())
+        let mut config = swarm::Config::new(self.me.clone());
+        config.download_rate = self.config.download_rate.map(|rate| rate.as_u64());
+        config
     }
 
     pub(crate) fn torrent(&self, name: &SwarmName) -> Option<Arc<Torrent>> {

@@ -15,8 +15,8 @@ use oci::Digest;
 use swarm::{Found, Priority};
 use tokio::net::TcpListener;
 use torrent::{
-    ClusterKey, Description, Generation, GrowingMetaInfo, MetaInfo, Peer, PeerId, Role,
-    SwarmName, TreeHasher,
+    ClusterKey, Description, Generation, GrowingMetaInfo, MetaInfo, Peer, PeerId, Role, SwarmName,
+    TreeHasher,
 };
 
 use self::memory::{MemoryPieces, slice};
@@ -79,8 +79,8 @@ impl Bench {
             trackers: vec![at.local_addr().unwrap().to_string().into()],
             origins: vec![me.clone()],
         };
-        let tracker = has_tracker
-            .then(|| tokio::spawn(tracker::run(at, key().public(), vec![me.id])));
+        let tracker =
+            has_tracker.then(|| tokio::spawn(tracker::run(at, key().public(), vec![me.id])));
         let origin = start(me, listener, &cluster, Config::default(), 1);
         Self {
             cluster,
@@ -252,7 +252,10 @@ async fn who_sends_wrong_bytes_is_found_out_and_left() {
     liar.pieces.lies.store(true, Ordering::Relaxed);
     let agent = bench.agent().await;
     fetch(&agent, &content).await;
-    assert!(agent.node.metrics().corrupt_pieces.get() > 0, "it did not lie");
+    assert!(
+        agent.node.metrics().corrupt_pieces.get() > 0,
+        "it did not lie"
+    );
     let status = agent.node.blob(&content.name).unwrap();
     assert!(status.from_origins_bytes >= content.bytes.len() as u64);
 }

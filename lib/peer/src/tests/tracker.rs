@@ -36,7 +36,8 @@ pub(super) async fn run(listener: TcpListener, key: ClusterPublicKey, owners: Ve
     loop {
         let now = || Time(u64::try_from(epoch.elapsed().as_micros()).unwrap());
         let wake = tracker.poll_timeout();
-        let wake_at = epoch + wake.map_or(Duration::from_secs(3600), |at| Duration::from_micros(at.0));
+        let wake_at =
+            epoch + wake.map_or(Duration::from_secs(3600), |at| Duration::from_micros(at.0));
         tokio::select! {
             Ok((socket, _)) = listener.accept() => {
                 let session = SessionId(next);
