@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use axum::body::Body;
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
@@ -54,6 +55,14 @@ pub struct Forwarder {
     preferred: AtomicUsize,
 }
 
+#[async_trait]
+impl registry::Forward for Forwarder {
+    async fn forward(&self, request: Request<Body>) -> Result<Response<Body>, registry::Error> {
+        let forwarded = self.pass_on(request).await;
+        forwarded.map_err(|error| registry::Error::Unavailable(error.to_string()))
+    }
+}
+
 impl Forwarder {
     #[must_use]
     pub const fn new(proxies: Vec<Arc<str>>) -> Self {
@@ -68,7 +77,7 @@ impl Forwarder {
     ///
     /// # Errors
     /// [`ForwardError`].
-    pub async fn forward(&self, request: Request<Body>) -> Result<Response<Body>, ForwardError> {
+    pub async fn pass_on(&self, request: Request<Body>) -> Result<Response<Body>, ForwardError> {
         let (proxy, socket) = self.connect().await?;
         let broken = |error: &dyn std::error::Error| ForwardError::Broken {
             proxy: Arc::clone(&proxy),
@@ -174,6 +183,8 @@ async fn silence(mut moved: watch::Receiver<()>) {
 fn addressed(request: Request<Body>, proxy: &str) -> Result<Request<Body>, http::Error> {
     let (mut parts, body) = request.into_parts();
     strip(&mut parts.headers);
+    // The body is sent at once: nobody waits to be told to go on.
+    parts.headers.remove(header::EXPECT);
     parts
         .headers
         .insert(header::HOST, HeaderValue::from_str(proxy)?);
@@ -270,7 +281,7 @@ mod tests {
                 .header(header::CONTENT_TYPE, "text/plain")
                 .body(Body::from(vec![1; 1000]))
                 .unwrap();
-            let response = forwarder.forward(request).await.unwrap();
+            let response = forwarder.pass_on(request).await.unwrap();
             assert_eq!(response.status(), StatusCode::ACCEPTED);
             let location = response.headers().get(header::LOCATION).unwrap();
             assert_eq!(location, "/v2/a/blobs/uploads/1?_state=x");
@@ -296,7 +307,7 @@ mod tests {
         let mut request = Request::new(Body::from_stream(parts));
         *request.method_mut() = Method::PATCH;
         sender.send(Ok(Bytes::from_static(b"one"))).await.unwrap();
-        let response = forwarder.forward(request).await.unwrap();
+        let response = forwarder.pass_on(request).await.unwrap();
         let mut body = response.into_body().into_data_stream();
         assert_eq!(body.next().await.unwrap().unwrap(), "one");
         sender.send(Ok(Bytes::from_static(b"two"))).await.unwrap();
@@ -308,7 +319,7 @@ mod tests {
     #[tokio::test]
     async fn without_a_proxy_it_says_so() {
         let forwarder = Forwarder::new(Vec::new());
-        let error = forwarder.forward(Request::new(Body::empty())).await;
+        let error = forwarder.pass_on(Request::new(Body::empty())).await;
         assert!(matches!(error, Err(ForwardError::NoProxy)));
     }
 }

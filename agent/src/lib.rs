@@ -2,4 +2,5 @@
 
 pub mod belonging;
 pub mod cache;
+pub mod content;
 pub mod forward;
