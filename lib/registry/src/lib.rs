@@ -27,3 +27,6 @@ pub use pull::{Blob, ManifestBytes, ManifestInfo, Pull};
 pub use push::{Forward, Push, PushedManifest, Upload, Writes};
 pub use router::{Fallback, Options, router};
 pub use upload::UploadSecret;
+
+#[cfg(test)]
+mod tests;
