@@ -13,8 +13,12 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use http_body::{Frame, SizeHint};
 use oci::Digest;
+use prometheus_client::metrics::counter::Counter;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
+
+use crate::metrics::Metrics;
+use crate::router::Options;
 
 /// Bytes that come as they are there.
 pub type ByteStream = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
@@ -68,20 +72,17 @@ pub(crate) struct Exactly {
     left: u64,
     digest: Digest,
     patience: Patience,
+    metrics: Metrics,
 }
 
 impl Exactly {
-    pub(crate) const fn new(
-        stream: ByteStream,
-        length: u64,
-        digest: Digest,
-        patience: Duration,
-    ) -> Self {
+    pub(crate) fn new(stream: ByteStream, length: u64, digest: Digest, options: &Options) -> Self {
         Self {
             stream,
             left: length,
             digest,
-            patience: Patience::new(patience),
+            patience: Patience::new(options.body_wait),
+            metrics: options.metrics.clone(),
         }
     }
 
@@ -112,8 +113,15 @@ impl http_body::Body for Exactly {
         let polled = self.stream.as_mut().poll_next(context);
         let item = ready!(self.patience.watch(polled, context));
         let taken = self.take(item);
-        if let Err(error) = &taken {
-            tracing::warn!(digest = %self.digest, left_bytes = self.left, %error, "an answer was cut off");
+        match &taken {
+            Ok(bytes) => {
+                self.metrics.sent_bytes.inc_by(bytes.len() as u64);
+            }
+            Err(error) => {
+                self.metrics.bodies_cut.inc();
+                let (digest, left_bytes) = (self.digest, self.left);
+                tracing::warn!(%digest, left_bytes, %error, "an answer was cut off");
+            }
         }
         Poll::Ready(Some(taken.map(Frame::data)))
     }
@@ -135,6 +143,7 @@ pub(crate) struct Incoming {
     /// Bytes that must still come, where the request says how many.
     left: Option<u64>,
     patience: Patience,
+    received: Counter,
     failed: Arc<AtomicBool>,
     back: Option<oneshot::Sender<Unread>>,
 }
@@ -153,7 +162,7 @@ pub(crate) struct Rest {
 }
 
 impl Incoming {
-    pub(crate) fn new(body: Body, asks_first: bool, patience: Duration) -> (Self, Rest) {
+    pub(crate) fn new(body: Body, asks_first: bool, options: &Options) -> (Self, Rest) {
         let (sender, back) = oneshot::channel();
         let failed = Arc::new(AtomicBool::new(false));
         let incoming = Self {
@@ -161,7 +170,8 @@ impl Incoming {
             body: Some(body.into_data_stream()),
             touched: false,
             left: None,
-            patience: Patience::new(patience),
+            patience: Patience::new(options.body_wait),
+            received: options.metrics.received_bytes.clone(),
             failed: Arc::clone(&failed),
             back: Some(sender),
         };
@@ -228,8 +238,12 @@ impl Stream for Incoming {
         let polled = polled.map(|item| item.map(|item| item.map_err(io::Error::other)));
         let item = ready!(this.patience.watch(polled, context));
         let item = this.take(item);
-        if let Some(Err(_)) = item {
-            this.failed.store(true, Ordering::Relaxed);
+        match &item {
+            Some(Ok(bytes)) => {
+                this.received.inc_by(bytes.len() as u64);
+            }
+            Some(Err(_)) => this.failed.store(true, Ordering::Relaxed),
+            None => {}
         }
         Poll::Ready(item)
     }

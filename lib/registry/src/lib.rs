@@ -11,6 +11,7 @@
 
 mod body;
 mod error;
+mod metrics;
 mod names;
 mod pull;
 mod push;
@@ -22,6 +23,7 @@ mod writes;
 
 pub use body::ByteStream;
 pub use error::Error;
+pub use metrics::{Endpoint, Metrics, Verb};
 pub use names::{Listing, MAX_PAGE_NAMES, Page};
 pub use pull::{Blob, ManifestBytes, ManifestInfo, Pull};
 pub use push::{Forward, Push, PushedManifest, Upload, Writes};

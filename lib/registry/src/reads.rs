@@ -124,7 +124,7 @@ impl Registry {
             Body::empty()
         } else {
             let stream = bounded(wait, blob.read(bytes)).await?;
-            Body::new(Exactly::new(stream, count, *digest, self.options.body_wait))
+            Body::new(Exactly::new(stream, count, *digest, &self.options))
         };
         let mut response = blob_response(digest, count, body)?;
         if let Some(range) = range {

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::body::Incoming;
 use crate::error::Error;
+use crate::metrics::{Endpoint, Metrics};
 use crate::pull::Pull;
 use crate::push::Writes;
 use crate::route::{Route, parameters};
@@ -48,6 +49,8 @@ pub struct Options {
     pub blob_wait: Duration,
     /// How long a body in either direction may pause.
     pub body_wait: Duration,
+    /// Counts what is answered.
+    pub metrics: Metrics,
 }
 
 impl Default for Options {
@@ -58,6 +61,7 @@ impl Default for Options {
             manifest_wait: Duration::from_secs(10),
             blob_wait: Duration::from_secs(30),
             body_wait: Duration::from_secs(60),
+            metrics: Metrics::default(),
         }
     }
 }
@@ -86,7 +90,10 @@ async fn answer(State(registry): State<Arc<Registry>>, request: Request<Body>) -
     let method = request.method().clone();
     let uri = request.uri().clone();
     let namespace = parameters(uri.query()).find_map(|(key, value)| (key == "ns").then_some(value));
-    let mut response = match registry.dispatch(request, namespace.as_deref()).await {
+    let route = Route::parse(uri.path());
+    let endpoint = route.as_ref().map_or(Endpoint::Unknown, Endpoint::from);
+    let answer = registry.dispatch(route, request, namespace.as_deref());
+    let mut response = match answer.await {
         Ok(response) => response,
         Err(error) => {
             let path = uri.path();
@@ -98,6 +105,8 @@ async fn answer(State(registry): State<Arc<Registry>>, request: Request<Body>) -
             error.into_response()
         }
     };
+    let metrics = &registry.options.metrics;
+    metrics.answered(endpoint, &method, response.status());
     let headers = response.headers_mut();
     headers.insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
     if let Some(Ok(namespace)) = namespace.map(HeaderValue::try_from) {
@@ -109,10 +118,10 @@ async fn answer(State(registry): State<Arc<Registry>>, request: Request<Body>) -
 impl Registry {
     async fn dispatch(
         &self,
+        route: Result<Route, Error>,
         request: Request<Body>,
         namespace: Option<&str>,
     ) -> Result<Response<Body>, Error> {
-        let route = Route::parse(request.uri().path());
         let is_write = |route: &Route| route.is_write(request.method());
         if let (Writes::Forward(forward), true) = (&self.writes, route.as_ref().is_ok_and(is_write))
         {
@@ -120,7 +129,7 @@ impl Registry {
         }
         let (parts, body) = request.into_parts();
         let asks_first = parts.headers.contains_key(header::EXPECT);
-        let (incoming, rest) = Incoming::new(body, asks_first, self.options.body_wait);
+        let (incoming, rest) = Incoming::new(body, asks_first, &self.options);
         let result = match route {
             Ok(route) => match self.check_namespace(&parts, namespace) {
                 Ok(()) if route.is_write(&parts.method) => {

@@ -330,6 +330,43 @@ async fn bodies_that_fail_never_end_well() {
     }
 }
 
+#[tokio::test]
+async fn what_is_answered_is_counted() {
+    use prometheus_client::encoding::text::encode;
+    let mut counters = prometheus_client::registry::Registry::default();
+    let metrics = crate::Metrics::register(&mut counters);
+    let registry = Registry::with(Options {
+        metrics,
+        ..Options::default()
+    });
+    let digest = registry.push_blob("a", b"layer").await;
+    let uri = format!("/v2/a/blobs/{digest}");
+    registry.get(&uri).await.is(200);
+    registry
+        .ask(Method::GET, &uri, &[("range", "bytes=0-1")])
+        .await
+        .is(206);
+    registry.fake.fail(Fault::CutAfter(1));
+    registry.get(&uri).await.is(200);
+    registry.get("/").await.is(404);
+    let mut text = String::new();
+    encode(&mut text, &counters).unwrap();
+    for line in [
+        "registry_requests_total{endpoint=\"Blob\",method=\"Get\",code=\"200\"} 2",
+        "registry_requests_total{endpoint=\"Blob\",method=\"Get\",code=\"206\"} 1",
+        "registry_requests_total{endpoint=\"Unknown\",method=\"Get\",code=\"404\"} 1",
+        "registry_requests_total{endpoint=\"Upload\",method=\"Post\",code=\"201\"} 1",
+        "registry_received_bytes_total 5",
+        "registry_sent_bytes_total 8",
+        "registry_bodies_cut_total 1",
+    ] {
+        assert!(
+            text.lines().any(|found| found == line),
+            "{line} is not in\n{text}"
+        );
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn nothing_waits_for_ever() {
     let (registry, _, uri) = with_blob().await;
