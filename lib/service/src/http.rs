@@ -1,12 +1,26 @@
-//! The HTTP server of every role.
+//! The HTTP server of every role: HTTP/1.1, with limits, and an end that loses no answer.
 
 use std::io;
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpListener;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Pause after an error that further attempts would meet too, such as too many open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long, and for how many bytes, a client is listened to after its last answer.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 16 * 1024 * 1024;
 
 /// How a server is run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,10 +28,11 @@ use tokio_util::sync::CancellationToken;
 pub struct Options {
     /// Most open connections; further clients wait until one ends.
     pub max_connections: usize,
-    /// How long a client may take to send the head of a request, and how long it may be idle.
+    /// How long a client may take to send the head of a request, and how long a connection may
+    /// be without one.
     #[serde(with = "humantime_serde")]
     pub header_timeout: Duration,
-    /// How long open requests may take to end after the process was told to.
+    /// How long open requests may take to end after the process was told to end.
     #[serde(with = "humantime_serde")]
     pub drain_timeout: Duration,
 }
@@ -26,13 +41,15 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             max_connections: 4096,
-            header_timeout: Duration::from_secs(30),
+            header_timeout: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(30),
         }
     }
 }
 
-/// Answers requests until shutdown, and then those that are open.
+/// Answers requests until shutdown, and then those that are open, as long as they may take.
+///
+/// An error of one connection, or of accepting one, does not end it.
 ///
 /// # Errors
 /// The listener cannot be used at all.
@@ -42,8 +59,120 @@ pub async fn serve(
     options: Options,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    let _ = options;
-    axum::serve(listener, router)
-        .with_graceful_shutdown(shutdown.cancelled_owned())
+    listener.local_addr()?;
+    let limit = options.max_connections.clamp(1, Semaphore::MAX_PERMITS);
+    let permits = Arc::new(Semaphore::new(limit));
+    let open = TaskTracker::new();
+    let cut = CancellationToken::new();
+    // In this order: who is not let in yet waits in the kernel's queue.
+    while let Some(Ok(permit)) = shutdown
+        .run_until_cancelled(Arc::clone(&permits).acquire_owned())
         .await
+    {
+        let accepted = shutdown.run_until_cancelled(accept(&listener)).await;
+        let Some(socket) = accepted else {
+            break;
+        };
+        let connection = Connection {
+            socket,
+            permit,
+            header_timeout: options.header_timeout,
+            shutdown: shutdown.clone(),
+        };
+        let served = connection.serve(router.clone());
+        let cut = cut.clone();
+        open.spawn(async move {
+            cut.run_until_cancelled(served).await;
+        });
+    }
+    drop(listener);
+    open.close();
+    let drained = tokio::time::timeout(options.drain_timeout, open.wait()).await;
+    if drained.is_err() {
+        tracing::warn!(connections = open.len(), "cutting requests that do not end");
+        cut.cancel();
+        open.wait().await;
+    }
+    Ok(())
 }
+
+/// Waits for the next connection, whatever errors come before it.
+async fn accept(listener: &TcpListener) -> TcpStream {
+    loop {
+        let error = match listener.accept().await {
+            Ok((socket, _)) => return socket,
+            Err(error) => error,
+        };
+        // Those are about one client, which is gone.
+        let of_client = [
+            io::ErrorKind::ConnectionAborted,
+            io::ErrorKind::ConnectionReset,
+            io::ErrorKind::Interrupted,
+        ];
+        if !of_client.contains(&error.kind()) {
+            tracing::warn!(%error, "cannot accept connections; trying on");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+        }
+    }
+}
+
+/// A client's connection.
+#[derive(Debug)]
+struct Connection {
+    socket: TcpStream,
+    /// Held until the end.
+    permit: OwnedSemaphorePermit,
+    header_timeout: Duration,
+    shutdown: CancellationToken,
+}
+
+impl Connection {
+    async fn serve(mut self, router: Router) {
+        // Answers are written whole: waiting for more to send would only delay them.
+        let _ = self.socket.set_nodelay(true);
+        let served = {
+            let mut connection = pin!(
+                http1::Builder::new()
+                    // A client may close its side once it has sent its request.
+                    .half_close(true)
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(self.header_timeout)
+                    .serve_connection(
+                        TokioIo::new(&mut self.socket),
+                        TowerToHyperService::new(router),
+                    )
+            );
+            tokio::select! {
+                served = connection.as_mut() => served,
+                () = self.shutdown.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            }
+        };
+        match served {
+            Ok(()) => linger(&mut self.socket).await,
+            Err(error) => tracing::debug!(%error, "a connection broke off"),
+        }
+        drop(self.permit);
+    }
+}
+
+/// Reads and throws away what a client still sends. A socket that is closed with bytes unread is
+/// reset, and the client loses the answer it has not read yet.
+async fn linger(socket: &mut TcpStream) {
+    let read = async {
+        let mut buffer = vec![0; 64 * 1024];
+        let mut count = 0;
+        while count < LINGER_BYTES {
+            match socket.read(&mut buffer).await {
+                Ok(0) | Err(_) => return,
+                Ok(length) => count += length,
+            }
+        }
+    };
+    let _ = tokio::time::timeout(LINGER, read).await;
+}
+
+#[cfg(test)]
+mod tests;
