@@ -17,3 +17,19 @@ pub trait Cluster: fmt::Debug + Send + Sync + 'static {
     /// Returns the origins that own a blob, in the order of the ring.
     fn owners(&self, name: &SwarmName) -> Vec<Peer>;
 }
+
+impl Cluster for api::Cluster {
+    fn trackers(&self) -> Vec<Arc<str>> {
+        let trackers = self.trackers.iter();
+        trackers.map(|tracker| tracker.peer.to_shared()).collect()
+    }
+
+    fn tracker_order(&self, name: &SwarmName) -> Vec<usize> {
+        api::Cluster::tracker_order(self, name)
+    }
+
+    fn owners(&self, name: &SwarmName) -> Vec<Peer> {
+        let owners = api::Cluster::owners(self, name).into_iter();
+        owners.map(api::Origin::as_peer).collect()
+    }
+}

@@ -27,6 +27,7 @@ pub use pieces::{
     Opened, PieceError, Pieces, Pin, ProveError, Proven, StorageError, StoreError, Values,
 };
 pub use progress::BlobStatus;
+pub use swarm::{Found, Priority};
 
 #[cfg(test)]
 mod tests;

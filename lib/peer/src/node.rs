@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::RwLock;
 use swarm::event::Found;
@@ -68,6 +69,9 @@ pub(crate) struct Inner {
     pub(crate) torrents: RwLock<HashMap<SwarmName, Arc<Torrent>>>,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
+    /// Whether there ever was a session with a tracker.
+    pub(crate) reached_tracker: AtomicBool,
+    started: Instant,
     commands: mpsc::Sender<Command>,
 }
 
@@ -175,6 +179,8 @@ impl Node {
             torrents: RwLock::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            reached_tracker: AtomicBool::new(false),
+            started: Instant::now(),
             commands,
         });
         let driver = Driver::new(Arc::clone(&inner), receiver, key, seed);
@@ -187,6 +193,19 @@ impl Node {
         self.inner.stop.cancel();
         self.inner.tasks.close();
         self.inner.tasks.wait().await;
+    }
+
+    /// Waits until the node has ended: it was shut down, or it broke.
+    pub async fn ended(&self) {
+        self.inner.commands.closed().await;
+    }
+
+    /// Returns whether the node knows its way: a tracker was reached since the start, or none
+    /// could be for as long as opening a blob may take, so that it does without.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.inner.reached_tracker.load(Ordering::Relaxed)
+            || self.inner.started.elapsed() >= self.inner.config.open_timeout
     }
 
     /// Returns who this node is to others.
@@ -318,6 +337,11 @@ impl Node {
         drop(torrents);
         blobs.sort_by_key(|blob| blob.name);
         blobs
+    }
+
+    #[must_use]
+    pub fn count_blobs(&self) -> usize {
+        self.inner.torrents.read().len()
     }
 
     /// Returns one blob as [`Self::blobs`] does.

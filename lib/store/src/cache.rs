@@ -28,6 +28,8 @@ pub struct Config {
     pub marks: Watermarks,
     /// Most blobs kept open while nobody uses them: each is a file descriptor and its values.
     pub max_idle_open: usize,
+    /// What the marks are derived from, for people.
+    pub capacity_bytes: u64,
 }
 
 impl Config {
@@ -41,6 +43,7 @@ impl Config {
                 low_bytes: capacity_bytes / 20 * 17,
             },
             max_idle_open: 256,
+            capacity_bytes,
         }
     }
 }
@@ -176,6 +179,12 @@ impl Cache {
     #[must_use]
     pub fn used_bytes(&self) -> u64 {
         self.total_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Returns the bytes that may be here.
+    #[must_use]
+    pub const fn capacity_bytes(&self) -> u64 {
+        self.config.capacity_bytes
     }
 
     /// Opens a blob, or makes room for a new one. What is known of it already stays, unless the

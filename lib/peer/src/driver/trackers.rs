@@ -1,5 +1,7 @@
 //! What goes to trackers and what comes from them.
 
+use std::sync::atomic::Ordering;
+
 use swarm::message::Announce;
 use swarm::{Input, Message, wire};
 use torrent::{PeerId, Role, SwarmName};
@@ -49,6 +51,9 @@ impl Driver {
     fn routes_changed(&mut self, before: &[(SwarmName, Option<usize>)]) {
         let up = i64::try_from(self.sessions.count_up()).unwrap_or(i64::MAX);
         self.node.metrics.trackers.set(up);
+        if up > 0 {
+            self.node.reached_tracker.store(true, Ordering::Relaxed);
+        }
         self.tell_trackers_up();
         let mut names: Vec<SwarmName> = before
             .iter()
