@@ -1,16 +1,16 @@
 //! The bytes of a blob for a client, out of the swarm.
 
-use std::io;
 use std::ops::Range;
 use std::pin::pin;
 
 use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use oci::{Digest, RepositoryName};
-use peer::{Node, OpenError, ReadError};
+use peer::{Node, Priority};
 use registry::{ByteStream, Error};
-use swarm::Priority;
 use torrent::SwarmName;
+
+use crate::failure;
 
 /// Parts of a blob of at least this many bytes are read lazily: only they are fetched.
 const LAZY_BLOB_BYTES: u64 = 64 << 20;
@@ -45,16 +45,8 @@ impl SwarmBlob {
         } else {
             self.node.open(name, Priority::Stream).await
         };
-        let blob = opened.map_err(|error| match error {
-            OpenError::Absent => Error::BlobUnknown {
-                repository: self.repository.clone(),
-                digest: self.digest,
-            },
-            error @ (OpenError::Unavailable(_)
-            | OpenError::Revoked(_)
-            | OpenError::Timeout(_)
-            | OpenError::Stopped) => Error::Unavailable(format!("blob {}: {error}", self.digest)),
-        })?;
+        let blob =
+            opened.map_err(|error| failure::of_open(&error, &self.repository, &self.digest))?;
         if blob.length() != self.length {
             let (digest, here, there) = (self.digest, blob.length(), self.length);
             let text = format!("blob {digest} has {here} bytes, its manifest says {there}");
@@ -75,21 +67,9 @@ impl registry::Blob for SwarmBlob {
         let mut stream = blob.read(range);
         // A failure before the first byte can still be told from an answer that breaks off.
         let first = pin!(stream.next()).await.transpose();
-        let first = first.map_err(|error| {
-            let digest = self.digest;
-            Error::Unavailable(format!("blob {digest}: {error}"))
-        })?;
+        let first = first.map_err(|error| failure::of_first_read(&error, &self.digest))?;
         let first = futures_util::stream::iter(first.map(Ok));
         let all = first.chain(stream);
-        Ok(Box::pin(all.map(|item| item.map_err(broken))))
+        Ok(Box::pin(all.map(|item| item.map_err(failure::of_read))))
     }
-}
-
-fn broken(error: ReadError) -> io::Error {
-    let kind = match &error {
-        ReadError::Timeout(_) => io::ErrorKind::TimedOut,
-        ReadError::Revoked(_) => io::ErrorKind::InvalidData,
-        ReadError::Unavailable(_) | ReadError::Busy | ReadError::Stopped => io::ErrorKind::Other,
-    };
-    io::Error::new(kind, error)
 }

@@ -11,12 +11,14 @@ use async_trait::async_trait;
 use axum::body::Body;
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
-use http::{HeaderMap, Request, Response, Uri, Version};
+use http::{HeaderMap, Method, Request, Response, Uri, Version};
 use http_body::{Frame, SizeHint};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
+
+use crate::pull::SwarmPull;
 
 /// How long a proxy may take to accept a connection before the next one is tried.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -55,10 +57,22 @@ pub struct Forwarder {
     preferred: AtomicUsize,
 }
 
+/// Passes writes on, and has what was deleted forgotten here at once.
+#[derive(Debug)]
+pub struct Forwarding {
+    pub forwarder: Forwarder,
+    pub pull: Arc<SwarmPull>,
+}
+
 #[async_trait]
-impl registry::Forward for Forwarder {
+impl registry::Forward for Forwarding {
     async fn forward(&self, request: Request<Body>) -> Result<Response<Body>, registry::Error> {
-        let forwarded = self.pass_on(request).await;
+        let deletes = request.method() == Method::DELETE;
+        let forwarded = self.forwarder.pass_on(request).await;
+        if deletes {
+            // Also where the answer was lost: it may have been done.
+            self.pull.forget_all();
+        }
         forwarded.map_err(|error| registry::Error::Unavailable(error.to_string()))
     }
 }
@@ -227,7 +241,7 @@ mod tests {
     use axum::Router;
     use axum::routing::any;
     use futures_util::StreamExt as _;
-    use http::{Method, StatusCode};
+    use http::StatusCode;
     use tokio::net::TcpListener;
     use tokio::sync::mpsc;
 

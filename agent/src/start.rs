@@ -1,0 +1,215 @@
+//! From a configuration to an agent that runs.
+
+use std::io;
+use std::sync::Arc;
+
+use api::{Addr, BuildIndexClient, Http, Limits};
+use peer::Node;
+use prometheus_client::registry::Registry;
+use rand::TryRng as _;
+use rand::rngs::SysRng;
+use registry::Pull;
+use service::{Admin, RunError, Running};
+use store::Cache;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use torrent::{ClusterPublicKey, Peer, PeerId, Role};
+
+use crate::cache::{CachedPieces, blocking};
+use crate::config::{Config, Writes};
+use crate::forward::{Forwarder, Forwarding};
+use crate::pull::SwarmPull;
+use crate::report::{self, AgentReport};
+
+/// Where an agent listens.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For clients.
+    pub registry: TcpListener,
+    /// For agents and origins.
+    pub peer: TcpListener,
+}
+
+/// An agent that cannot start. The text says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(
+        "`cluster_key` is missing; copy the public key that the origins print when they start and \
+         show in their status"
+    )]
+    NoKey,
+    #[error("`cluster.{0}` is empty; name its members, as on every machine of the cluster")]
+    NoMembers(&'static str),
+    #[error("`proxies` is empty; name at least one, or set `writes: refuse`")]
+    NoProxy,
+    #[error(
+        "peers cannot be told to connect to {0}; set `advertised_peer_addr` to an address of this \
+         machine"
+    )]
+    NoAdvertised(std::net::SocketAddr),
+    #[error("the cache: {0}")]
+    Cache(#[from] store::DiskError),
+    #[error("the system does not give {what}: {source}")]
+    System {
+        what: &'static str,
+        source: io::Error,
+    },
+}
+
+/// Starts an agent; it runs until `shutdown`, and then ends what clients are being sent.
+///
+/// # Errors
+/// [`StartError`].
+pub async fn start(
+    config: Config,
+    listeners: Listeners,
+    shutdown: CancellationToken,
+) -> Result<Running, StartError> {
+    let key = check(&config)?;
+    let me = me(&config, &listeners.peer)?;
+    let registry_addr = listeners
+        .registry
+        .local_addr()
+        .map_err(system("an address"))?;
+    let cache = open_cache(&config, key).await?;
+
+    let mut metrics = Registry::default();
+    service::telemetry::build_info(&mut metrics);
+    let registry_metrics = registry::Metrics::register(&mut metrics);
+    let stale = report::register(&mut metrics, &cache);
+    let node = Node::start(peer::Setup {
+        config: config.peer.clone(),
+        me,
+        listener: listeners.peer,
+        pieces: Arc::new(CachedPieces::new(Arc::clone(&cache))),
+        cluster: Arc::new(config.cluster.clone()),
+        metrics: peer::Metrics::register(&mut metrics),
+        key: Some(key),
+        seed: SysRng
+            .try_next_u64()
+            .map_err(|error| system("randomness")(io::Error::other(error)))?,
+    });
+    seed(&node, &cache).await;
+
+    let http = Http::new(limits(&config));
+    let index = BuildIndexClient::new(http, Arc::new(config.cluster.clone()));
+    let prefetch_bytes = config.prefetch_bytes.as_u64();
+    let pull = Arc::new(SwarmPull::new(node.clone(), index, prefetch_bytes, stale));
+    let router = registry::router(
+        Arc::clone(&pull) as Arc<dyn Pull>,
+        writes(&config, pull),
+        registry::Options {
+            fallback: config.fallback,
+            namespaces: config.namespaces.clone(),
+            manifest_wait: config.manifest_wait,
+            blob_wait: config.blob_wait,
+            body_wait: config.body_wait,
+            metrics: registry_metrics,
+        },
+    );
+    let name = config.name.to_string();
+    let serving = service::http::serve(listeners.registry, router, config.server, shutdown.clone());
+    let report = AgentReport::new(node.clone(), cache, registry_addr);
+    let admin = Admin::new(name, metrics, Arc::new(report), shutdown);
+    Ok(Running::new(admin, run(node, serving)))
+}
+
+/// Serves clients until the end, and only then leaves the swarm: open bodies need it.
+async fn run(
+    node: Node,
+    serving: impl Future<Output = io::Result<()>> + Send,
+) -> Result<(), RunError> {
+    let result = tokio::select! {
+        served = serving => {
+            served.map_err(|error| RunError(format!("the registry cannot be served: {error}")))
+        }
+        () = node.ended() => {
+            Err(RunError("the swarm broke off; this is a bug, please report it".into()))
+        }
+    };
+    node.shutdown().await;
+    result
+}
+
+fn check(config: &Config) -> Result<ClusterPublicKey, StartError> {
+    let key = config.cluster_key.ok_or(StartError::NoKey)?;
+    let cluster = &config.cluster;
+    for (name, is_empty) in [
+        ("build_indexes", cluster.build_indexes.is_empty()),
+        ("origins", cluster.origins.is_empty()),
+        ("trackers", cluster.trackers.is_empty()),
+    ] {
+        if is_empty {
+            return Err(StartError::NoMembers(name));
+        }
+    }
+    if config.writes == Writes::Forward && config.proxies.is_empty() {
+        return Err(StartError::NoProxy);
+    }
+    Ok(key)
+}
+
+fn me(config: &Config, listener: &TcpListener) -> Result<Peer, StartError> {
+    let listens = listener.local_addr().map_err(system("an address"))?;
+    let addr = match &config.advertised_peer_addr {
+        Some(addr) => addr.clone(),
+        None if listens.ip().is_unspecified() => return Err(StartError::NoAdvertised(listens)),
+        None => Addr::from(listens),
+    };
+    let mut id = [0; 20];
+    SysRng
+        .try_fill_bytes(&mut id)
+        .map_err(|error| system("randomness")(io::Error::other(error)))?;
+    Ok(Peer {
+        id: PeerId::new(id),
+        role: Role::Agent,
+        zone: config.zone.to_shared(),
+        addr: addr.to_shared(),
+    })
+}
+
+fn system(what: &'static str) -> impl Fn(io::Error) -> StartError {
+    move |source| StartError::System { what, source }
+}
+
+async fn open_cache(config: &Config, key: ClusterPublicKey) -> Result<Arc<Cache>, StartError> {
+    let cache = store::Config::new(&config.cache.folder, config.cache.limit.as_u64());
+    let cache = blocking(move || Cache::open(cache, key)).await?;
+    Ok(Arc::new(cache))
+}
+
+/// Gives the swarm what is complete here. The rest goes on when somebody asks for it.
+async fn seed(node: &Node, cache: &Arc<Cache>) {
+    let cache = Arc::clone(cache);
+    let known = blocking(move || cache.known()).await;
+    let complete = known.iter().filter(|known| known.complete);
+    let complete: Vec<_> = complete.map(|known| known.description).collect();
+    tracing::info!(
+        blobs = known.len(),
+        complete = complete.len(),
+        "found in the cache"
+    );
+    node.seed(complete).await;
+}
+
+/// A build-index that does not answer leaves time to ask another one.
+fn limits(config: &Config) -> Limits {
+    Limits {
+        answer: config.manifest_wait / 3,
+        ..Limits::default()
+    }
+}
+
+fn writes(config: &Config, pull: Arc<SwarmPull>) -> registry::Writes {
+    match config.writes {
+        Writes::Refuse => registry::Writes::Refuse,
+        Writes::Forward => {
+            let proxies = config.proxies.iter().map(Addr::to_shared).collect();
+            let forwarder = Forwarder::new(proxies);
+            registry::Writes::Forward(Arc::new(Forwarding { forwarder, pull }))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
