@@ -1,6 +1,7 @@
 //! The HTTP server of every role: HTTP/1.1, with limits, and an end that loses no answer.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,7 +71,7 @@ pub async fn serve(
         .await
     {
         let accepted = shutdown.run_until_cancelled(accept(&listener)).await;
-        let Some(socket) = accepted else {
+        let Some((socket, _)) = accepted else {
             break;
         };
         let connection = Connection {
@@ -96,11 +97,12 @@ pub async fn serve(
     Ok(())
 }
 
-/// Waits for the next connection, whatever errors come before it.
-async fn accept(listener: &TcpListener) -> TcpStream {
+/// Waits for the next connection, whatever errors come before it: too many open files, or a client
+/// that left, are no reason to stop listening.
+pub async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         let error = match listener.accept().await {
-            Ok((socket, _)) => return socket,
+            Ok(accepted) => return accepted,
             Err(error) => error,
         };
         // Those are about one client, which is gone.
