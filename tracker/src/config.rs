@@ -1,0 +1,97 @@
+//! Configuration of a tracker.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use api::{Cluster, Name};
+use serde::{Deserialize, Serialize};
+use torrent::ClusterPublicKey;
+
+/// How a tracker is run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Its name in `cluster.trackers`.
+    pub name: Name,
+    /// Where agents and origins find it.
+    pub peer_addr: SocketAddr,
+    /// Health, metrics, status.
+    pub admin_addr: SocketAddr,
+    /// Where the other parts are. The same on every machine.
+    pub cluster: Cluster,
+    /// Public half of the key that signs what blobs must hash to, as the origins print it. Where
+    /// absent, what peers say about blobs is passed on unchecked; they check it themselves.
+    #[serde(with = "key_text")]
+    pub cluster_key: Option<ClusterPublicKey>,
+    /// Most sessions; more are refused.
+    pub max_sessions: usize,
+    /// Most messages that wait for one session. One that lets more pile up is closed. One announce
+    /// may be about 4096 blobs, each of which is answered.
+    pub max_queued_messages: usize,
+    /// How long one write to a session may take.
+    #[serde(with = "humantime_serde")]
+    pub write_timeout: Duration,
+    pub server: service::http::Options,
+    pub log: service::telemetry::Log,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Self {
+            name: "tracker".parse().expect("it is a name"),
+            peer_addr: local(5003),
+            admin_addr: local(5083),
+            cluster: Cluster::default(),
+            cluster_key: None,
+            max_sessions: 32_768,
+            max_queued_messages: 16_384,
+            write_timeout: Duration::from_secs(30),
+            server: service::http::Options::default(),
+            log: service::telemetry::Log::default(),
+        }
+    }
+}
+
+/// A key as 64 hex digits.
+mod key_text {
+    use serde::de::Error as _;
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+    use torrent::ClusterPublicKey;
+
+    #[expect(clippy::ref_option, reason = "serde calls it so")]
+    pub(super) fn serialize<S: Serializer>(
+        key: &Option<ClusterPublicKey>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        key.map(|key| key.to_string()).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<ClusterPublicKey>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        let key = text.map(|text| text.trim().parse().map_err(D::Error::custom));
+        key.transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use torrent::ClusterKey;
+
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let mut config = Config::default();
+        for key in [None, Some(ClusterKey::from_seed([1; 32]).public())] {
+            config.cluster_key = key;
+            let json = serde_json::to_string(&config).unwrap();
+            assert_eq!(serde_json::from_str::<Config>(&json).unwrap(), config);
+        }
+        for json in [r#"{"cluster_key": "abc"}"#, r#"{"adress": 1}"#] {
+            assert!(serde_json::from_str::<Config>(json).is_err(), "{json}");
+        }
+    }
+}
