@@ -5,14 +5,29 @@
 
 pub mod announce;
 pub mod config;
+mod connection;
+mod download;
 pub mod event;
+mod grants;
 mod handout;
 pub mod invariants;
+mod lifecycle;
+mod links;
 pub mod message;
+mod picker;
+mod proof;
+mod rate;
+mod readers;
+mod rescue;
+mod seed;
+mod set;
 pub mod stats;
 mod swarm;
 pub mod time;
+mod timers;
+mod torrent;
 pub mod tracker;
+mod upload;
 pub mod wire;
 
 pub use config::Config;

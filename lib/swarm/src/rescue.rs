@@ -1,0 +1,277 @@
+//! Downloads that do not flow: slow and silent peers, the end game, starving, patience.
+
+use rand::RngExt as _;
+use torrent::SwarmName;
+
+use crate::event::{ConnId, Failure, Output};
+use crate::message::{AnnounceEvent, Message, Priority, RequestId};
+use crate::swarm::Swarm;
+use crate::time::{Micros, Time};
+use crate::timers::Timer;
+use crate::torrent::Torrent;
+use crate::wire::MAX_WANT_PIECES;
+
+/// Requests for one piece at the same time.
+const MAX_ASKED: usize = 2;
+/// Pieces that a blocked reader says it wants.
+const WANTED_AHEAD: usize = 4;
+/// How long a piece takes from a peer that sent none yet, where no other tells.
+const ASSUMED_SERVICE: Micros = Micros::from_millis(100);
+/// A download that waits for nothing but time looks after itself this much less often.
+const SLOW_TICKS: u64 = 10;
+
+impl Swarm {
+    /// Returns a piece that was asked for before and that this peer would bring much sooner.
+    pub(crate) fn choose_again(
+        &mut self,
+        now: Time,
+        conn: ConnId,
+    ) -> Option<(SwarmName, u32, Priority)> {
+        let connection = self.conns.get(&conn)?;
+        let service = connection.service.unwrap_or(ASSUMED_SERVICE);
+        let names = connection.names.iter();
+        let mut found = None;
+        for name in names {
+            let Some(torrent) = self.torrents.get(name).filter(|one| one.can_ask(now)) else {
+                continue;
+            };
+            found = self.slow_request(now, torrent, conn, service);
+            if let Some((piece, old, begun)) = found {
+                let name = *name;
+                if !begun {
+                    // It waits there; here it will not.
+                    self.cancel(old.0, old.1);
+                }
+                self.stats.steals += 1;
+                let wanted = self.torrents.get(&name).and_then(|one| one.wanted)?;
+                return Some((name, piece, wanted.priority.min(Priority::Stream)));
+            }
+        }
+        debug_assert!(found.is_none(), "it is returned above");
+        None
+    }
+
+    /// Returns a request of the blob at another peer that this one would beat by far, and whether
+    /// its data is coming already.
+    fn slow_request(
+        &self,
+        now: Time,
+        torrent: &Torrent,
+        conn: ConnId,
+        service: Micros,
+    ) -> Option<(u32, (ConnId, RequestId), bool)> {
+        let policy = &self.config.policy;
+        let have = torrent.links.get(&conn)?.have.as_ref()?;
+        let is_end = torrent.missing() <= policy.end_game_pieces;
+        let factor = policy.steal_factor;
+        for (piece, asked) in &torrent.asked {
+            if !have.contains(*piece)
+                || asked.len() >= MAX_ASKED
+                || asked.iter().any(|(of, _)| *of == conn)
+            {
+                continue;
+            }
+            let Some(&(of, id)) = asked.first() else {
+                continue;
+            };
+            let Some(request) = self.conns.get(&of).and_then(|one| one.open.get(&id)) else {
+                continue;
+            };
+            let waited = now.since(request.sent_at).0;
+            let size = u64::from(torrent.size(*piece));
+            let (rest, begun) = match request.first_at {
+                Some(_) => {
+                    let got = u64::from(request.got).max(1);
+                    (waited * (size - got.min(size)) / got, true)
+                }
+                // What waited so long may wait as long again.
+                None => (waited, false),
+            };
+            let is_slow = rest > factor * service.0;
+            if is_slow || (is_end && !begun && waited > service.0) {
+                return Some((*piece, (of, id), begun));
+            }
+        }
+        None
+    }
+
+    /// The peer owes us data and says nothing: all of it is asked for elsewhere (§6.6).
+    pub(crate) fn ask_elsewhere(&mut self, now: Time, conn: ConnId) {
+        let Some(connection) = self.conns.get_mut(&conn) else {
+            return;
+        };
+        connection.is_silent = true;
+        let open = connection.open.iter();
+        let live = open.filter(|(_, request)| !request.cancelled);
+        let live: Vec<RequestId> = live.map(|(id, _)| *id).collect();
+        self.stats.silences += 1;
+        for id in live {
+            self.cancel(conn, id);
+        }
+        self.refill(now);
+    }
+
+    /// A download looks after itself.
+    pub(crate) fn torrent_due(&mut self, now: Time, name: SwarmName) {
+        let policy = self.config.policy.clone();
+        let Some(torrent) = self.torrents.get_mut(&name) else {
+            return;
+        };
+        torrent.granted.retain(|_, granted| granted.expires > now);
+        if torrent.wanted.is_none() || torrent.is_complete() {
+            return;
+        }
+        if !torrent.is_hungry() {
+            // Nobody reads a lazy download: the next reader wakes it.
+            torrent.starving_since = None;
+            return;
+        }
+        if torrent.useful_at + policy.patience <= now {
+            let reason = "no peer and no origin sent any of it in time";
+            return self.fail(now, name, Failure::Unavailable(reason.into()));
+        }
+        self.seek_values(now, &name);
+        self.use_grants(now, &name);
+        self.without_trackers(now, &name);
+        self.ask_origin(now, &name);
+        self.refill(now);
+        self.starve(now, &name);
+        let Some(torrent) = self.torrents.get(&name) else {
+            return;
+        };
+        let waits = torrent.asked.is_empty() && torrent.unchosen == 0;
+        let long = torrent
+            .starving_since
+            .is_some_and(|since| since + policy.starving_pause < now);
+        let tick = if waits && (long || torrent.description.is_none()) {
+            Micros(policy.tick.0 * SLOW_TICKS)
+        } else {
+            policy.tick
+        };
+        let tick = Micros(tick.0 + self.rng.random_range(0..=tick.0 / 8));
+        self.timers.arm(Timer::Torrent(name), now + tick);
+    }
+
+    /// Sees whether the download has nothing to ask for, and tells who can help. Nobody is ever
+    /// left without somebody to turn to.
+    fn starve(&mut self, now: Time, name: &SwarmName) {
+        let policy = self.config.policy.clone();
+        let Some(torrent) = self.torrents.get_mut(name) else {
+            return;
+        };
+        // Before anything is known the tracker is busy with us already.
+        if torrent.description.is_none() || !torrent.opened {
+            return;
+        }
+        let flows = !torrent.asked.is_empty() || torrent.unchosen > 0;
+        let flows = flows || !torrent.checking.is_empty() || torrent.paused_until > now;
+        let far = torrent.far_and_blocked(now);
+        if flows {
+            torrent.starving_since = None;
+        }
+        let since = *torrent.starving_since.get_or_insert(now);
+        let lazy = torrent.wanted.is_some_and(|wanted| !wanted.whole);
+        let want_after = if lazy { policy.tick } else { policy.want };
+        let rested = |told: Option<Time>| told.is_none_or(|at| at + policy.starving_pause <= now);
+        let is_starving = !flows && since + policy.starving <= now;
+        let tells_starving = is_starving && rested(torrent.starving_told);
+        let blocked_long = far.is_some_and(|blocked| blocked + policy.want <= now);
+        let tells_want =
+            rested(torrent.want_told) && ((!flows && since + want_after <= now) || blocked_long);
+        if tells_starving {
+            torrent.starving_told = Some(now);
+            self.call_for_help(now, name);
+        }
+        if tells_want {
+            self.tell_want(now, name);
+        }
+    }
+
+    /// Asks the tracker for one more peer.
+    fn call_for_help(&mut self, now: Time, name: &SwarmName) {
+        self.stats.starvings += 1;
+        let Some(torrent) = self.torrents.get_mut(name) else {
+            return;
+        };
+        if std::mem::take(&mut torrent.dismissed) {
+            return self.join(name);
+        }
+        self.announce(name, AnnounceEvent::Starving);
+        // A neighbour that did not care for the blob then may do so now.
+        let links = self.torrents.get(name).map(|torrent| torrent.links.keys());
+        let conns: Vec<ConnId> = links.into_iter().flatten().copied().collect();
+        for conn in conns {
+            self.introduce_link(now, conn, name);
+        }
+    }
+
+    /// Tells the tracker which pieces nobody near has (§7.6).
+    fn tell_want(&mut self, now: Time, name: &SwarmName) {
+        let Some(torrent) = self.torrents.get_mut(name) else {
+            return;
+        };
+        // While data flows only what a reader waits for is worth the question.
+        let flows = !torrent.asked.is_empty() || torrent.unchosen > 0;
+        let max = if flows { WANTED_AHEAD } else { MAX_WANT_PIECES };
+        let pieces = torrent.wants(max);
+        if pieces.is_empty() {
+            return;
+        }
+        torrent.want_told = Some(now);
+        self.stats.wants += 1;
+        if self.trackers_up != Some(false) {
+            let name = *name;
+            let message = Message::Want { name, pieces };
+            self.outputs.push_back(Output::Tracker { name, message });
+        }
+    }
+}
+
+impl Torrent {
+    /// Returns since when a reader waits for a piece that no neighbour has and nobody was asked
+    /// for.
+    fn far_and_blocked(&mut self, now: Time) -> Option<Time> {
+        let picker = self.picker.as_ref()?;
+        let mut earliest = None;
+        let ids: Vec<_> = self.readers.keys().copied().collect();
+        for id in ids {
+            let reader = *self.readers.get(&id)?;
+            let blocked = self.blocked(&reader);
+            let far = blocked
+                .is_some_and(|piece| picker.free().contains(piece) && !picker.is_near(piece));
+            let since = if far {
+                Some(reader.blocked_since.unwrap_or(now))
+            } else {
+                None
+            };
+            if let Some(reader) = self.readers.get_mut(&id) {
+                reader.blocked_since = since;
+            }
+            earliest = match (earliest, since) {
+                (Some(one), Some(other)) => Some(std::cmp::min(one, other)),
+                (one, other) => one.or(other),
+            };
+        }
+        earliest
+    }
+
+    /// Returns pieces that are wanted and that no neighbour has: what readers wait for first.
+    pub(crate) fn wants(&self, max: usize) -> Vec<u32> {
+        let Some(picker) = &self.picker else {
+            return Vec::new();
+        };
+        let mut pieces = Vec::new();
+        for reader in self.readers.values() {
+            let (rest, _) = self.window(reader, 0);
+            for piece in picker.far(rest, max) {
+                if pieces.len() < max && !pieces.contains(&piece) {
+                    pieces.push(piece);
+                }
+            }
+        }
+        if pieces.is_empty() && self.wanted.is_some_and(|wanted| wanted.whole) {
+            pieces = picker.far(0..self.have.pieces(), max);
+        }
+        pieces
+    }
+}
