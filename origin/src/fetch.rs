@@ -15,7 +15,7 @@ use futures_util::future::{BoxFuture, Shared};
 use lru::LruCache;
 use oci::{Digest, DigestHasher};
 use parking_lot::Mutex;
-use swarm::Found;
+use peer::Found;
 use tokio::sync::{Semaphore, mpsc};
 use torrent::tree::{self, Tree};
 use torrent::{
@@ -55,6 +55,8 @@ impl Default for Limits {
 /// What happens to a blob that is being hashed.
 #[derive(Clone, Debug)]
 pub enum Event {
+    /// It is known how long it is; nothing was hashed yet.
+    Begun { description: Description },
     /// The next piece was hashed.
     Hashed { name: SwarmName, signed: SignedCv },
     /// The digest was right.
@@ -161,6 +163,12 @@ impl Fetcher {
     #[must_use]
     pub fn growing(&self, digest: &Digest) -> Option<Arc<Growing>> {
         self.state.lock().growing.get(digest).cloned()
+    }
+
+    /// Returns how many blobs are being hashed, or wait for it.
+    #[must_use]
+    pub fn count_growing(&self) -> usize {
+        self.state.lock().growing.len()
     }
 
     /// Returns what storage says about a blob, and begins to hash it where nobody has. Questions
@@ -288,6 +296,8 @@ impl Fetcher {
 
     /// Reads and hashes a source to its end, and tells how it went.
     async fn grow(self: Arc<Self>, digest: Digest, growing: Arc<Growing>) {
+        let description = Description::Growing(growing.head);
+        self.tell(Event::Begun { description }).await;
         // Nobody closes the semaphore.
         let _turn = self.reading.acquire().await;
         let name = SwarmName::Blob(digest);

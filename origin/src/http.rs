@@ -1,11 +1,11 @@
 //! The routes of an origin. Handlers translate; what they mean stands in the other modules.
 
-pub mod contract;
 mod error;
 mod upload;
 
 use std::sync::Arc;
 
+use api::origin as contract;
 use async_trait::async_trait;
 use axum::Router;
 use axum::body::Body;
@@ -15,7 +15,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use futures_util::StreamExt as _;
 use oci::{ByteRange, Digest, RangeRequest};
-use swarm::Found;
+use peer::Found;
 use torrent::{Description, SwarmName};
 
 use crate::blobs::Blobs;
@@ -56,11 +56,11 @@ pub fn router(doors: Arc<Doors>) -> Router {
         .put(upload::commit)
         .delete(upload::cancel);
     Router::new()
-        .route("/v1/uploads", post(upload::create))
-        .route("/v1/uploads/{id}", uploads)
-        .route("/v1/blobs/{digest}", get(read).delete(delete))
-        .route("/v1/blobs/{digest}/metainfo", get(metainfo))
-        .route("/v1/blobs/{digest}/verify", post(verify))
+        .route(contract::UPLOADS, post(upload::create))
+        .route(contract::UPLOAD, uploads)
+        .route(contract::BLOB, get(read).delete(delete))
+        .route(contract::METAINFO, get(metainfo))
+        .route(contract::VERIFY, post(verify))
         .with_state(doors)
 }
 
@@ -156,8 +156,9 @@ async fn verify(State(doors): Shared, Path(digest): Path<String>) -> Result<Stat
 
 async fn delete(State(doors): Shared, Path(digest): Path<String>) -> Result<StatusCode, Failure> {
     let digest = parse_digest(&digest)?;
-    doors.seeder.remove(SwarmName::Blob(digest)).await;
     doors.blobs.delete(&digest).await?;
+    // Last: nobody finds it in storage again meanwhile.
+    doors.seeder.remove(SwarmName::Blob(digest)).await;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -10,6 +10,7 @@ use store::{UploadError, UploadId, Uploads};
 use torrent::MetaInfo;
 
 use crate::blobs::{BlobError, Blobs, blocking};
+use crate::metrics::Metrics;
 
 /// Bytes hashed and written at a time, while the next ones come in.
 const PART_BYTES: usize = 1 << 20;
@@ -31,6 +32,7 @@ pub enum IngestError {
 pub struct Ingest {
     uploads: Arc<Uploads>,
     blobs: Arc<Blobs>,
+    metrics: Metrics,
     /// Held while an upload becomes a blob, by the last digit of its id: who asks for the same
     /// commit again gets its result.
     commits: [tokio::sync::Mutex<()>; 16],
@@ -38,10 +40,11 @@ pub struct Ingest {
 
 impl Ingest {
     #[must_use]
-    pub fn new(uploads: Arc<Uploads>, blobs: Arc<Blobs>) -> Self {
+    pub fn new(uploads: Arc<Uploads>, blobs: Arc<Blobs>, metrics: Metrics) -> Self {
         Self {
             uploads,
             blobs,
+            metrics,
             commits: Default::default(),
         }
     }
@@ -137,6 +140,8 @@ impl Ingest {
             .adopt(&digest, &finished.sha256, &finished.path, &finished.tree)
             .await?;
         self.uploads.forget(id);
+        self.metrics.uploads.inc();
+        self.metrics.committed_bytes.inc_by(finished.tree.length);
         tracing::info!(%digest, length = finished.tree.length, "stored a pushed blob");
         Ok(metainfo)
     }

@@ -5,18 +5,20 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use oci::Digest;
+use peer::Found;
 use peer::{Opened, PieceError, Pin, ProveError, Proven, StorageError, StoreError, Values};
-use swarm::Found;
 use torrent::{Bitfield, Cv, Description, Geometry, MetaInfo, PieceIndex, SignedCv, SwarmName};
 
 use crate::blobs::{BlobError, Blobs, blocking};
 use crate::fetch::{Fetcher, Growing};
+use crate::recent::Recent;
 
 /// Pieces straight from storage: nothing is copied, nothing is evicted, nothing comes from peers.
 #[derive(Clone, Debug)]
 pub struct Pieces {
     blobs: Arc<Blobs>,
     fetcher: Arc<Fetcher>,
+    recent: Arc<Recent>,
 }
 
 /// What the pieces of a blob are checked against.
@@ -74,8 +76,12 @@ impl Known {
 
 impl Pieces {
     #[must_use]
-    pub const fn new(blobs: Arc<Blobs>, fetcher: Arc<Fetcher>) -> Self {
-        Self { blobs, fetcher }
+    pub const fn new(blobs: Arc<Blobs>, fetcher: Arc<Fetcher>, recent: Arc<Recent>) -> Self {
+        Self {
+            blobs,
+            fetcher,
+            recent,
+        }
     }
 
     /// Returns what is known of a blob whose content is in storage.
@@ -106,6 +112,7 @@ impl Pieces {
         piece: PieceIndex,
     ) -> Result<(Bytes, Known), PieceError> {
         let digest = name.digest().ok_or(PieceError::Lost)?;
+        self.recent.touch(name);
         let known = self.remembered(digest).await.map_err(unreadable)?;
         let known = known
             .filter(|known| known.has(piece))
@@ -257,7 +264,13 @@ impl peer::Pieces for Pieces {
 
     async fn resolve(&self, name: &SwarmName) -> Found {
         match name {
-            SwarmName::Blob(digest) => self.fetcher.resolve(digest).await,
+            SwarmName::Blob(digest) => {
+                let found = self.fetcher.resolve(digest).await;
+                if matches!(found, Found::Here(_)) {
+                    self.recent.touch(name);
+                }
+                found
+            }
             SwarmName::Source(_) => Found::Absent,
         }
     }
@@ -305,7 +318,7 @@ mod tests {
         let key = ClusterKey::from_seed([3; 32]);
         let blobs = Arc::new(Blobs::new(backend.clone(), key));
         let (fetcher, mut events) = Fetcher::new(Arc::clone(&blobs), Limits::default());
-        let pieces = Pieces::new(blobs, fetcher);
+        let pieces = Pieces::new(blobs, fetcher, Arc::default());
         let bytes = bytes(80 * MIB);
         let digest = Digest::sha256(&bytes);
         let name = SwarmName::Blob(digest);
@@ -319,8 +332,12 @@ mod tests {
             panic!("it is there")
         };
         // The queue of events holds the hashing up: it is not done yet.
+        let Some(Event::Begun { description: begun }) = events.recv().await else {
+            panic!("that it began comes first")
+        };
+        assert_eq!(begun, description);
         let Some(Event::Hashed { signed, .. }) = events.recv().await else {
-            panic!("the first piece comes first")
+            panic!("then the first piece")
         };
         let opened = pieces.open(&description).await.unwrap();
         assert!(!opened.proven && !opened.have.is_empty() && !opened.have.is_full());
@@ -341,7 +358,7 @@ mod tests {
         let description = loop {
             match events.recv().await.unwrap() {
                 Event::Grown { description } => break description,
-                Event::Hashed { .. } => {}
+                Event::Begun { .. } | Event::Hashed { .. } => {}
                 revoked @ Event::Revoked { .. } => panic!("{revoked:?}"),
             }
         };
@@ -373,7 +390,7 @@ mod tests {
         );
         let blobs = Arc::new(Blobs::new(backend.clone(), key));
         let (fetcher, _events) = Fetcher::new(Arc::clone(&blobs), Limits::default());
-        let pieces = Pieces::new(blobs, fetcher);
+        let pieces = Pieces::new(blobs, fetcher, Arc::default());
         let bytes = bytes(2 * MIB);
         let digest = Digest::sha256(&bytes);
         let name = SwarmName::Blob(digest);

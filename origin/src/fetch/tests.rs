@@ -53,6 +53,7 @@ impl Bench {
         let mut values = Vec::new();
         loop {
             match self.events.recv().await.unwrap() {
+                Event::Begun { .. } => assert!(values.is_empty()),
                 Event::Hashed { signed, .. } => values.push(signed),
                 end @ (Event::Grown { .. } | Event::Revoked { .. }) => return (values, end),
             }

@@ -1,14 +1,14 @@
-//! What went wrong, as a status and a body.
+//! What went wrong, in the words of the contract.
 
 use std::sync::Arc;
 
+use api::{ErrorBody, ErrorCode};
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use oci::{Digest, DigestError, RangeError};
 use store::{DiskError, UploadError};
 
-use super::contract::ErrorBody;
 use crate::blobs::BlobError;
 use crate::ingest::IngestError;
 
@@ -30,34 +30,29 @@ impl Failure {
         Self::Internal(error.to_string())
     }
 
-    fn describe(&self) -> (StatusCode, &'static str, String) {
+    fn code(&self) -> ErrorCode {
         match self {
-            Self::Digest(error) => (StatusCode::BAD_REQUEST, "DIGEST_INVALID", error.to_string()),
-            Self::Query(message) => (StatusCode::BAD_REQUEST, "BAD_REQUEST", message.clone()),
-            Self::BlobUnknown(digest) => (
-                StatusCode::NOT_FOUND,
-                "BLOB_UNKNOWN",
-                format!("{digest} is not in storage"),
-            ),
-            Self::Range(error) => {
-                let status = match error {
-                    RangeError::Several => StatusCode::BAD_REQUEST,
-                    RangeError::Unsatisfiable { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
-                };
-                (status, "RANGE", error.to_string())
-            }
+            Self::Digest(_) => ErrorCode::DigestInvalid,
+            Self::Query(_) => ErrorCode::BadRequest,
+            Self::BlobUnknown(_) => ErrorCode::BlobUnknown,
+            Self::Range(RangeError::Several) => ErrorCode::BadRequest,
+            Self::Range(RangeError::Unsatisfiable { .. }) => ErrorCode::Range,
             Self::Ingest(error) => of_ingest(error),
             Self::Blob(error) => of_blob(error),
-            Self::Unavailable(reason) => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "UNAVAILABLE",
-                reason.to_string(),
-            ),
-            Self::Internal(message) => (
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "INTERNAL",
-                message.clone(),
-            ),
+            Self::Unavailable(_) => ErrorCode::Unavailable,
+            Self::Internal(_) => ErrorCode::Internal,
+        }
+    }
+
+    fn message(&self) -> String {
+        match self {
+            Self::Digest(error) => error.to_string(),
+            Self::Query(message) | Self::Internal(message) => message.clone(),
+            Self::BlobUnknown(digest) => format!("{digest} is not in storage"),
+            Self::Range(error) => error.to_string(),
+            Self::Ingest(error) => error.to_string(),
+            Self::Blob(error) => error.to_string(),
+            Self::Unavailable(reason) => reason.to_string(),
         }
     }
 
@@ -69,37 +64,34 @@ impl Failure {
     }
 }
 
-fn of_ingest(error: &IngestError) -> (StatusCode, &'static str, String) {
-    let message = error.to_string();
+fn of_ingest(error: &IngestError) -> ErrorCode {
     match error {
         IngestError::Upload(error) => of_upload(error),
         IngestError::Blob(error) => of_blob(error),
-        IngestError::Body(_) => (StatusCode::BAD_REQUEST, "BODY", message),
+        IngestError::Body(_) => ErrorCode::Body,
     }
 }
 
-fn of_upload(error: &UploadError) -> (StatusCode, &'static str, String) {
-    let (status, code) = match error {
-        UploadError::Unknown => (StatusCode::NOT_FOUND, "UPLOAD_UNKNOWN"),
-        UploadError::Offset { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, "OFFSET"),
-        UploadError::TooMany => (StatusCode::TOO_MANY_REQUESTS, "TOO_MANY_UPLOADS"),
-        UploadError::Digest(_) => (StatusCode::BAD_REQUEST, "DIGEST_INVALID"),
-        UploadError::TooLong { .. } | UploadError::Length(_) => {
-            (StatusCode::PAYLOAD_TOO_LARGE, "TOO_LARGE")
-        }
-        UploadError::Disk(DiskError::Full(_)) => (StatusCode::INSUFFICIENT_STORAGE, "DISK_FULL"),
-        UploadError::Disk(_) => (StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL"),
-    };
-    (status, code, error.to_string())
+const fn of_upload(error: &UploadError) -> ErrorCode {
+    match error {
+        UploadError::Unknown => ErrorCode::UploadUnknown,
+        UploadError::Offset { .. } => ErrorCode::Offset,
+        UploadError::TooMany => ErrorCode::TooManyUploads,
+        UploadError::Digest(_) => ErrorCode::DigestInvalid,
+        UploadError::TooLong { .. } | UploadError::Length(_) => ErrorCode::TooLarge,
+        UploadError::Disk(DiskError::Full(_)) => ErrorCode::DiskFull,
+        UploadError::Disk(
+            DiskError::Io { .. } | DiskError::Folder { .. } | DiskError::InUse(_),
+        ) => ErrorCode::Internal,
+    }
 }
 
-fn of_blob(error: &BlobError) -> (StatusCode, &'static str, String) {
-    let status = match error {
+fn of_blob(error: &BlobError) -> ErrorCode {
+    match error {
         // An answer that may be another soon: clients ask another origin, or again.
-        BlobError::Backend(error) if !error.is_permanent() => StatusCode::SERVICE_UNAVAILABLE,
-        BlobError::Backend(_) | BlobError::Length(_) => StatusCode::INTERNAL_SERVER_ERROR,
-    };
-    (status, "STORAGE", error.to_string())
+        BlobError::Backend(error) if !error.is_permanent() => ErrorCode::Unavailable,
+        BlobError::Backend(_) | BlobError::Length(_) => ErrorCode::Storage,
+    }
 }
 
 impl From<RangeError> for Failure {
@@ -122,14 +114,15 @@ impl From<BlobError> for Failure {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        let (status, code, message) = self.describe();
+        let (code, message) = (self.code(), self.message());
+        let status = StatusCode::from_u16(code.status());
+        let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         if status.is_server_error() {
-            tracing::warn!(%status, code, message, "a request failed");
+            tracing::warn!(%status, ?code, message, "a request failed");
         }
         let body = ErrorBody {
-            code: code.to_owned(),
-            message,
             offset: self.offset(),
+            ..ErrorBody::new(code, message)
         };
         let mut response = (status, Json(body)).into_response();
         if let Self::Range(RangeError::Unsatisfiable { length }) = self

@@ -49,7 +49,11 @@ fn start(root: tempfile::TempDir) -> Bench {
     let seeder = Told::default();
     let told = Arc::clone(&seeder.0);
     let doors = Doors {
-        ingest: Ingest::new(Arc::new(uploads), Arc::clone(&blobs)),
+        ingest: Ingest::new(
+            Arc::new(uploads),
+            Arc::clone(&blobs),
+            crate::metrics::Metrics::default(),
+        ),
         seeder: Box::new(seeder),
         blobs,
         fetcher,

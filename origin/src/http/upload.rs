@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use api::origin::{AppendQuery, CommitQuery, Committed, UploadBegun, UploadOffset};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
@@ -12,7 +13,6 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
 use store::{UploadError, UploadId};
 
-use super::contract::{AppendQuery, CommitQuery, Committed, UploadBegun, UploadOffset};
 use super::error::Failure;
 use super::{Shared, parse_digest};
 use crate::ingest::IngestError;

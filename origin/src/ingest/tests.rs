@@ -24,7 +24,7 @@ fn bench(backend: Arc<dyn Backend>, folder: tempfile::TempDir) -> Bench {
         .unwrap_or_else(|| folder.path().to_owned());
     let uploads = Uploads::open(area.join("uploads"), store::Limits::default()).unwrap();
     Bench {
-        ingest: Ingest::new(Arc::new(uploads), Arc::clone(&blobs)),
+        ingest: Ingest::new(Arc::new(uploads), Arc::clone(&blobs), Metrics::default()),
         folder,
         backend,
         blobs,

@@ -1,0 +1,145 @@
+//! Configuration of an origin.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use api::{Cluster, Name};
+use bytesize::ByteSize;
+use serde::{Deserialize, Serialize};
+
+use crate::fetch;
+
+/// How an origin is run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Its name in `cluster.origins`, where its zone and the addresses that others find it at
+    /// stand too. The name decides which blobs it owns.
+    pub name: Name,
+    /// Where services find it.
+    pub http_addr: SocketAddr,
+    /// Where peers find it.
+    pub peer_addr: SocketAddr,
+    /// Health, metrics, status.
+    pub admin_addr: SocketAddr,
+    /// Storage. All parts of a cluster name the same.
+    pub backend: backend::Config,
+    /// Folder for uploads until they are whole. Absent: one of its own in the backend's folder, so
+    /// that what is whole need not be copied.
+    pub staging: Option<PathBuf>,
+    /// The key that everything about blobs is signed with, made at the first start. The same for
+    /// all origins of a cluster: copy it to the others, or share it.
+    pub cluster_key_file: PathBuf,
+    pub uploads: Uploads,
+    pub hashing: Hashing,
+    /// Where the other parts are. The same on every machine.
+    pub cluster: Cluster,
+    pub peer: peer::Config,
+    pub server: service::http::Options,
+    pub log: service::telemetry::Log,
+}
+
+/// Limits of uploads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Uploads {
+    /// Most at a time.
+    pub max_open: usize,
+    /// Longest blob that is taken.
+    pub max_blob: ByteSize,
+    /// How long one may stand still before it is dropped.
+    #[serde(with = "humantime_serde")]
+    pub idle: Duration,
+}
+
+/// Limits of hashing what others put into storage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Hashing {
+    /// Blobs read at the same time.
+    pub reading: usize,
+    /// Blobs being read or waiting for their turn.
+    pub waiting: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Self {
+            name: "origin-1".parse().expect("it is a name"),
+            http_addr: local(5002),
+            peer_addr: local(5012),
+            admin_addr: local(5082),
+            backend: backend::Config::default(),
+            staging: None,
+            cluster_key_file: PathBuf::from("./data/cluster.key"),
+            uploads: Uploads::default(),
+            hashing: Hashing::default(),
+            cluster: Cluster::default(),
+            peer: peer::Config::default(),
+            server: service::http::Options::default(),
+            log: service::telemetry::Log::default(),
+        }
+    }
+}
+
+impl Default for Uploads {
+    fn default() -> Self {
+        let limits = store::Limits::default();
+        Self {
+            max_open: limits.sessions,
+            max_blob: ByteSize::b(limits.blob_bytes),
+            idle: limits.idle,
+        }
+    }
+}
+
+impl From<Uploads> for store::Limits {
+    fn from(uploads: Uploads) -> Self {
+        Self {
+            sessions: uploads.max_open,
+            blob_bytes: uploads.max_blob.as_u64(),
+            idle: uploads.idle,
+        }
+    }
+}
+
+impl Default for Hashing {
+    fn default() -> Self {
+        let limits = fetch::Limits::default();
+        Self {
+            reading: limits.reading,
+            waiting: limits.growing,
+        }
+    }
+}
+
+impl From<Hashing> for fetch::Limits {
+    fn from(hashing: Hashing) -> Self {
+        Self {
+            reading: hashing.reading,
+            growing: hashing.waiting,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let mut config = Config::default();
+        let again = |config: &Config| {
+            let json = serde_json::to_string(config).unwrap();
+            serde_json::from_str::<Config>(&json).unwrap()
+        };
+        assert_eq!(again(&config), config);
+        config.staging = Some("/staging".into());
+        config.backend = backend::Config::Memory;
+        config.uploads.max_open = 1;
+        assert_eq!(again(&config), config);
+        assert!(serde_json::from_str::<Config>(r#"{"nam": "a"}"#).is_err());
+    }
+}

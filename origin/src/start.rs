@@ -1,0 +1,212 @@
+//! From a configuration to an origin that runs.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use api::Origin;
+use backend::Backend;
+use peer::Node;
+use prometheus_client::registry::Registry;
+use rand::TryRng as _;
+use rand::rngs::SysRng;
+use service::{Admin, RunError, Running};
+use store::Uploads;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use torrent::{ClusterKey, Peer};
+
+use crate::blobs::{Blobs, blocking};
+use crate::config::Config;
+use crate::counted::Counted;
+use crate::fetch::Fetcher;
+use crate::http::{self, Doors};
+use crate::ingest::Ingest;
+use crate::key::{self, KeyFileError};
+use crate::metrics::Metrics;
+use crate::pieces::Pieces;
+use crate::recent::Recent;
+use crate::report::OriginReport;
+use crate::seeder::{self, Seeder};
+
+/// How often uploads that stand still are looked for.
+const SWEEP_EVERY: Duration = Duration::from_secs(600);
+
+/// Where an origin listens.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For services.
+    pub http: TcpListener,
+    /// For agents and origins.
+    pub peer: TcpListener,
+}
+
+/// An origin that cannot start. The text says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(
+        "{name:?} is not in `cluster.origins`, which has {known:?}; set `name` to one of them, or \
+         add it on every machine"
+    )]
+    NotAMember { name: String, known: Vec<String> },
+    #[error("`cluster.trackers` is empty; name its members, as on every machine of the cluster")]
+    NoTrackers,
+    #[error("this storage has no folder of its own; set `staging` to a folder for uploads")]
+    NoStaging,
+    #[error(transparent)]
+    Backend(#[from] backend::Error),
+    #[error(transparent)]
+    Key(#[from] KeyFileError),
+    #[error("uploads: {0}")]
+    Uploads(#[from] store::DiskError),
+    #[error("the system does not give {what}: {source}")]
+    System {
+        what: &'static str,
+        source: io::Error,
+    },
+}
+
+/// Starts an origin; it runs until `shutdown`, and then ends the requests that are open.
+///
+/// # Errors
+/// [`StartError`].
+pub async fn start(
+    config: Config,
+    listeners: Listeners,
+    shutdown: CancellationToken,
+) -> Result<Running, StartError> {
+    let me = member(&config)?.clone();
+    let mut registry = Registry::default();
+    service::telemetry::build_info(&mut registry);
+    let metrics = Metrics::register(&mut registry);
+    let backend = config.backend.open().await?;
+    let backend = Arc::new(Counted::new(backend, metrics.clone()));
+    let uploads = open_uploads(&config, &*backend).await?;
+    let key = load_key(&config).await?;
+    let public = key.public();
+    tracing::info!(cluster_key = %public, "the public key for agents and trackers");
+
+    let blobs = Arc::new(Blobs::new(backend, key));
+    let (fetcher, events) = Fetcher::new(Arc::clone(&blobs), config.hashing.into());
+    Metrics::watch(&mut registry, &fetcher);
+    let recent = Arc::<Recent>::default();
+    let pieces = Pieces::new(
+        Arc::clone(&blobs),
+        Arc::clone(&fetcher),
+        Arc::clone(&recent),
+    );
+    let node = Node::start(peer::Setup {
+        config: config.peer.clone(),
+        me: me.as_peer(),
+        listener: listeners.peer,
+        pieces: Arc::new(pieces),
+        cluster: Arc::new(config.cluster.clone()),
+        metrics: peer::Metrics::register(&mut registry),
+        key: Some(public),
+        seed: SysRng
+            .try_next_u64()
+            .map_err(|error| system("randomness")(io::Error::other(error)))?,
+    });
+    node.set_partners(partners(&config, &me)).await;
+
+    let http_addr = listeners.http.local_addr().map_err(system("an address"))?;
+    let doors = Doors {
+        ingest: Ingest::new(Arc::clone(&uploads), Arc::clone(&blobs), metrics.clone()),
+        blobs,
+        fetcher: Arc::clone(&fetcher),
+        seeder: Box::new(Seeder::new(node.clone(), Arc::clone(&recent))),
+    };
+    let router = http::router(Arc::new(doors));
+    let serving = service::http::serve(listeners.http, router, config.server, shutdown.clone());
+    let report = OriginReport {
+        node: node.clone(),
+        fetcher,
+        key: public,
+        http_addr: http_addr.to_string(),
+    };
+    let name = config.name.to_string();
+    let admin = Admin::new(name, registry, Arc::new(report), shutdown);
+    let telling = seeder::tell(node.clone(), events, metrics);
+    let trimming = seeder::trim(node.clone(), recent);
+    let beside = async move {
+        tokio::join!(telling, sweep(uploads), trimming);
+    };
+    Ok(Running::new(admin, run(node, serving, beside)))
+}
+
+/// Serves until the end, and only then leaves the swarm: what was committed last is told first.
+async fn run(
+    node: Node,
+    serving: impl Future<Output = io::Result<()>> + Send,
+    beside: impl Future<Output = ()> + Send,
+) -> Result<(), RunError> {
+    let result = tokio::select! {
+        served = serving => {
+            served.map_err(|error| RunError(format!("requests cannot be served: {error}")))
+        }
+        () = node.ended() => {
+            Err(RunError("the swarm broke off; this is a bug, please report it".into()))
+        }
+        () = beside => {
+            Err(RunError("a part of the origin ended; this is a bug, please report it".into()))
+        }
+    };
+    node.shutdown().await;
+    result
+}
+
+/// Returns the origin's own entry in the ring.
+fn member(config: &Config) -> Result<&Origin, StartError> {
+    let origins = &config.cluster.origins;
+    let me = origins.get(config.name.as_str());
+    let me = me.ok_or_else(|| StartError::NotAMember {
+        name: config.name.to_string(),
+        known: origins.iter().map(|one| one.name.to_string()).collect(),
+    })?;
+    if config.cluster.trackers.is_empty() {
+        return Err(StartError::NoTrackers);
+    }
+    Ok(me)
+}
+
+fn partners(config: &Config, me: &Origin) -> Vec<Peer> {
+    let others = config.cluster.origins.iter().filter(|one| *one != me);
+    others.map(Origin::as_peer).collect()
+}
+
+/// Opens the area for uploads of this origin alone: a second process of the same name is refused.
+async fn open_uploads(config: &Config, backend: &dyn Backend) -> Result<Arc<Uploads>, StartError> {
+    let staging: Option<PathBuf> = config.staging.clone().or_else(|| backend.staging());
+    let area = staging
+        .ok_or(StartError::NoStaging)?
+        .join(config.name.as_str());
+    let limits = config.uploads.into();
+    let uploads = blocking(move || Uploads::open(area, limits)).await?;
+    Ok(Arc::new(uploads))
+}
+
+async fn load_key(config: &Config) -> Result<ClusterKey, StartError> {
+    let path = config.cluster_key_file.clone();
+    Ok(blocking(move || key::load_or_create(&path)).await?)
+}
+
+fn system(what: &'static str) -> impl Fn(io::Error) -> StartError {
+    move |source| StartError::System { what, source }
+}
+
+/// Drops uploads that stand still.
+async fn sweep(uploads: Arc<Uploads>) {
+    let mut ticks = tokio::time::interval(SWEEP_EVERY);
+    loop {
+        ticks.tick().await;
+        let uploads = Arc::clone(&uploads);
+        let swept = blocking(move || uploads.sweep(SystemTime::now())).await;
+        if swept > 0 {
+            tracing::info!(swept, "dropped uploads that nobody went on with");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
