@@ -1,0 +1,79 @@
+//! Configuration of a build-index.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use api::Name;
+use bytesize::ByteSize;
+use serde::{Deserialize, Serialize};
+
+/// How a build-index is run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// What logs and the status call it: its name in `cluster.build_indexes`.
+    pub name: Name,
+    /// Where agents and proxies find it.
+    pub http_addr: SocketAddr,
+    /// Health, metrics, status.
+    pub admin_addr: SocketAddr,
+    /// The storage of the cluster. The same at all build-indexes and origins.
+    pub backend: backend::Config,
+    /// Most bytes of manifests kept in memory. They are kept by digest, so none can be outdated.
+    pub manifest_cache: ByteSize,
+    /// How long a question may wait for storage.
+    #[serde(with = "humantime_serde")]
+    pub read_wait: Duration,
+    /// How long a change may wait for its bytes, and then for storage.
+    #[serde(with = "humantime_serde")]
+    pub write_wait: Duration,
+    pub server: service::http::Options,
+    pub log: service::telemetry::Log,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Self {
+            name: "build-index".parse().expect("it is a name"),
+            http_addr: local(5004),
+            admin_addr: local(5084),
+            backend: backend::Config::default(),
+            manifest_cache: ByteSize::mib(64),
+            read_wait: Duration::from_secs(8),
+            write_wait: Duration::from_secs(60),
+            server: service::http::Options::default(),
+            log: service::telemetry::Log::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let mut config = Config::default();
+        let again = |config: &Config| {
+            let json = serde_json::to_string(config).unwrap();
+            serde_json::from_str::<Config>(&json).unwrap()
+        };
+        assert_eq!(again(&config), config);
+        config.backend = backend::Config::Memory;
+        config.read_wait = Duration::from_millis(1500);
+        assert_eq!(again(&config), config);
+    }
+
+    #[test]
+    fn what_is_wrong_is_refused() {
+        for json in [
+            r#"{"http_adr": "127.0.0.1:1"}"#,
+            r#"{"manifest_cache": "much"}"#,
+            r#"{"backend": {"fs": {"folder": "/x"}}}"#,
+            r#"{"write_wait": 5}"#,
+        ] {
+            assert!(serde_json::from_str::<Config>(json).is_err(), "{json}");
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Which blobs and manifests are in a repository, by its links.
+
+use backend::{List, layout};
+use oci::{Digest, RepositoryName};
+
+use crate::error::Failure;
+use crate::storage::Storage;
+
+/// The links of all repositories. Clones are the same.
+#[derive(Clone, Debug)]
+pub(crate) struct Repositories {
+    storage: Storage,
+}
+
+impl Repositories {
+    pub(crate) const fn new(storage: Storage) -> Self {
+        Self { storage }
+    }
+
+    /// Returns whether there is such a repository: whether it ever had a blob or a manifest, and
+    /// still has a link to anything.
+    pub(crate) async fn exists(&self, repository: &RepositoryName) -> Result<bool, Failure> {
+        let folder = layout::repository(repository);
+        // What is inside a repository begins with an underscore; other repositories do not.
+        let after = format!("{}_", folder.as_str());
+        let list = List::folders(folder, 1).after(after);
+        let listing = self.storage.list(&list).await?;
+        let first = listing.entries.first().map(backend::Entry::name);
+        Ok(matches!(first, Some("_layers" | "_manifests")))
+    }
+
+    /// Returns the length of a blob that a repository has and storage too.
+    pub(crate) async fn blob(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<u64>, Failure> {
+        let link = layout::layer_link(repository, digest);
+        let (link, length) = tokio::try_join!(
+            async { Ok::<_, Failure>(self.storage.link(&link).await?) },
+            self.length(digest)
+        )?;
+        Ok(length.filter(|_| link.is_some()))
+    }
+
+    /// Returns whether a repository has a manifest, and storage its bytes.
+    pub(crate) async fn has_manifest(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<bool, Failure> {
+        let Some(content) = self.manifest(repository, digest).await? else {
+            return Ok(false);
+        };
+        let stat = self.storage.stat(&layout::blob(&content)).await?;
+        Ok(stat.is_some())
+    }
+
+    /// Returns under which sha256 a manifest of a repository stands in storage.
+    pub(crate) async fn manifest(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<Digest>, Failure> {
+        let link = layout::revision_link(repository, digest);
+        let Some(target) = self.storage.link(&link).await? else {
+            return Ok(None);
+        };
+        Ok(self.storage.content(&target).await?)
+    }
+
+    /// Puts a blob into a repository: one of `from`, or one that storage has. Returns its length.
+    pub(crate) async fn link(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        from: Option<&RepositoryName>,
+    ) -> Result<u64, Failure> {
+        let found = match from {
+            Some(from) => self.blob(from, digest).await?,
+            None => self.length(digest).await?,
+        };
+        let content = self.storage.content(digest).await?;
+        let (Some(length), Some(content)) = (found, content) else {
+            return Err(Failure::BlobUnknown {
+                repository: from.unwrap_or(repository).clone(),
+                digest: *digest,
+            });
+        };
+        let link = layout::layer_link(repository, digest);
+        self.storage.put(&link, layout::link_to(&content)).await?;
+        Ok(length)
+    }
+
+    /// Takes a blob out of a repository.
+    pub(crate) async fn unlink(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<(), Failure> {
+        let link = layout::layer_link(repository, digest);
+        if self.storage.link(&link).await?.is_none() {
+            return Err(Failure::BlobUnknown {
+                repository: repository.clone(),
+                digest: *digest,
+            });
+        }
+        Ok(self.storage.delete(&link).await?)
+    }
+
+    /// Returns the length of a blob in storage, whoever has it.
+    async fn length(&self, digest: &Digest) -> Result<Option<u64>, Failure> {
+        let Some(content) = self.storage.content(digest).await? else {
+            return Ok(None);
+        };
+        let stat = self.storage.stat(&layout::blob(&content)).await?;
+        Ok(stat.map(|stat| stat.length))
+    }
+}

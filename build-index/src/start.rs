@@ -1,0 +1,167 @@
+//! From a configuration to a build-index that runs.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use backend::{Backend, List, layout};
+use prometheus_client::registry::Registry;
+use rand::TryRng as _;
+use rand::rngs::SysRng;
+use serde_json::{Value, json};
+use service::{Admin, Report, RunError, Running};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::http::{self, Doors};
+use crate::manifests::{Manifests, Parts};
+use crate::metrics::Metrics;
+use crate::names::Names;
+use crate::referrers::Referrers;
+use crate::repositories::Repositories;
+use crate::storage::Storage;
+use crate::tags::Tags;
+
+/// How long storage may take to show that it is there.
+const PROBE_WAIT: Duration = Duration::from_secs(3);
+
+/// Where a build-index listens.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For agents and proxies.
+    pub http: TcpListener,
+}
+
+/// A build-index that cannot start. The text says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("the storage of `backend`: {0}")]
+    Backend(#[from] backend::Error),
+    #[error("the system does not give {what}: {source}")]
+    System {
+        what: &'static str,
+        source: io::Error,
+    },
+}
+
+/// Starts a build-index; it runs until `shutdown`, and then ends what it was asked for.
+///
+/// # Errors
+/// [`StartError`].
+pub async fn start(
+    config: Config,
+    listeners: Listeners,
+    shutdown: CancellationToken,
+) -> Result<Running, StartError> {
+    let addr = listeners.http.local_addr();
+    let addr = addr.map_err(|source| StartError::System {
+        what: "an address",
+        source,
+    })?;
+    let backend = config.backend.open().await?;
+    let mut registry = Registry::default();
+    service::telemetry::build_info(&mut registry);
+    let metrics = Metrics::register(&mut registry);
+    let doors = doors(Arc::clone(&backend), &config, metrics.clone(), random()?);
+    let router = http::router(Arc::new(doors));
+    let serving = service::http::serve(listeners.http, router, config.server, shutdown.clone());
+    let report = IndexReport {
+        storage: Storage::new(backend),
+        metrics,
+        http_addr: addr.to_string(),
+    };
+    let admin = Admin::new(
+        config.name.to_string(),
+        registry,
+        Arc::new(report),
+        shutdown,
+    );
+    Ok(Running::new(admin, async move {
+        let served = serving.await;
+        served.map_err(|error| RunError(format!("the build-index cannot be served: {error}")))
+    }))
+}
+
+/// Builds the parts and joins them.
+pub(crate) fn doors(
+    backend: Arc<dyn Backend>,
+    config: &Config,
+    metrics: Metrics,
+    process: u128,
+) -> Doors {
+    let storage = Storage::new(backend);
+    let (read_wait, write_wait) = (config.read_wait, config.write_wait);
+    let repositories = Repositories::new(storage.clone());
+    let referrers = Referrers::new(storage.clone(), repositories.clone());
+    let tags = Tags::new(storage.clone(), metrics.clone(), read_wait, process);
+    let names = Names::new(
+        storage.clone(),
+        repositories.clone(),
+        tags.clone(),
+        read_wait / 2,
+    );
+    let kept = config.manifest_cache.as_u64();
+    let manifests = Manifests::new(Parts {
+        storage,
+        repositories: repositories.clone(),
+        referrers: referrers.clone(),
+        tags,
+        names: names.clone(),
+        metrics: metrics.clone(),
+        kept_bytes: usize::try_from(kept).unwrap_or(usize::MAX),
+    });
+    Doors {
+        manifests,
+        repositories,
+        referrers,
+        names,
+        metrics,
+        read_wait,
+        write_wait,
+    }
+}
+
+fn random() -> Result<u128, StartError> {
+    let mut bytes = [0; 16];
+    SysRng
+        .try_fill_bytes(&mut bytes)
+        .map_err(|error| StartError::System {
+            what: "randomness",
+            source: io::Error::other(error),
+        })?;
+    Ok(u128::from_le_bytes(bytes))
+}
+
+/// What a build-index tells of itself.
+#[derive(Debug)]
+struct IndexReport {
+    storage: Storage,
+    metrics: Metrics,
+    http_addr: String,
+}
+
+#[async_trait]
+impl Report for IndexReport {
+    async fn status(&self) -> Value {
+        json!({
+            "http_addr": self.http_addr,
+            "resolves": self.metrics.resolves.get(),
+            "manifests_stored": self.metrics.manifests_stored.get(),
+            "tags_written": self.metrics.tags_written.get(),
+            "tag_conflicts": self.metrics.tag_conflicts.get(),
+            "tags_changed_outside": self.metrics.tags_changed_outside.get(),
+        })
+    }
+
+    async fn not_ready(&self) -> Vec<String> {
+        let list = List::folders(layout::repositories(), 1);
+        let probe = self.storage.list(&list);
+        match tokio::time::timeout(PROBE_WAIT, probe).await {
+            Ok(Ok(_)) => Vec::new(),
+            Ok(Err(error)) => vec![format!("storage: {error}")],
+            Err(_) => vec!["storage does not answer".into()],
+        }
+    }
+}

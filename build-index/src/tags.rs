@@ -1,0 +1,454 @@
+//! Tags: what they name, and who changes that.
+//!
+//! The record of a tag is the truth. It is written only where it still is what the writer read, so
+//! that of several writers one wins, and everybody sees the same one. The link that docker-registry
+//! reads follows the record; a link that says something which no record explains was changed by
+//! docker-registry, and counts as the next version.
+//!
+//! For that a record says what the link held before, until it is known that the link has followed:
+//! a link which holds that is late, not changed. A writer that finds such a record brings its link
+//! in step before it writes its own, so a link never holds anything older than that.
+
+mod record;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use backend::{Condition, ETag, Entry, Error, Key, List, layout};
+use oci::{Digest, RepositoryName, Tag};
+
+use crate::error::Failure;
+use crate::flights::{Flights, Lost};
+use crate::locks::Locks;
+use crate::metrics::Metrics;
+use crate::storage::Storage;
+use record::{Link, MAX_RECORD_BYTES, Record, Seen, Standing};
+
+/// Rounds in which others may get in the way of one writer or reader.
+const ROUNDS: u32 = 64;
+/// Failures of storage that one writer gets over.
+const FAILURES: u32 = 4;
+/// Longest pause between two rounds.
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+/// Longest content of a link in bytes: a sha512 digest and a line end.
+const MAX_LINK_BYTES: u64 = 137;
+/// Links of one tag that are listed at a time when it is removed.
+const LINKS_AT_A_TIME: usize = 1000;
+
+/// The tags of all repositories. Clones are the same.
+#[derive(Clone, Debug)]
+pub(crate) struct Tags(std::sync::Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    storage: Storage,
+    metrics: Metrics,
+    /// How long a read may take that others wait for too.
+    read_wait: Duration,
+    flights: Flights<(RepositoryName, Tag), Result<Option<Digest>, Failure>>,
+    turns: Locks,
+    /// Names this process among all that ever wrote.
+    process: u128,
+    writes: AtomicU64,
+}
+
+/// What became of a record that was to be written.
+enum Written {
+    Yes(ETag),
+    /// Somebody else was quicker, or this one was and its answer was lost.
+    Perhaps,
+}
+
+/// Where one tag stands in storage.
+struct Place<'a> {
+    repository: &'a RepositoryName,
+    tag: &'a Tag,
+    record: Key,
+    link: Key,
+}
+
+impl<'a> Place<'a> {
+    fn new(repository: &'a RepositoryName, tag: &'a Tag) -> Self {
+        Self {
+            repository,
+            tag,
+            record: layout::tag_record(repository, tag),
+            link: layout::tag_link(repository, tag),
+        }
+    }
+
+    fn contended(&self) -> Failure {
+        Failure::Contended(format!("tag {} of {}", self.tag, self.repository))
+    }
+}
+
+impl Tags {
+    /// `process` is random, so that no other process has the same.
+    pub(crate) fn new(
+        storage: Storage,
+        metrics: Metrics,
+        read_wait: Duration,
+        process: u128,
+    ) -> Self {
+        Self(std::sync::Arc::new(Inner {
+            storage,
+            metrics,
+            read_wait,
+            flights: Flights::default(),
+            turns: Locks::default(),
+            process,
+            writes: AtomicU64::new(0),
+        }))
+    }
+
+    /// Returns what a tag names now, by a read of storage that begins after this was called. Those
+    /// who ask at the same time share reads.
+    pub(crate) async fn resolve(
+        &self,
+        repository: &RepositoryName,
+        tag: &Tag,
+    ) -> Result<Option<Digest>, Failure> {
+        self.0.metrics.resolves.inc();
+        let key = (repository.clone(), tag.clone());
+        let this = self.clone();
+        let read = {
+            let key = key.clone();
+            move || {
+                let (this, (repository, tag)) = (this.clone(), key.clone());
+                async move {
+                    this.0.metrics.resolve_reads.inc();
+                    let wait = this.0.read_wait;
+                    let reading = this.read(&repository, &tag);
+                    let read = tokio::time::timeout(wait, reading).await;
+                    read.unwrap_or(Err(Failure::Timeout(wait.as_secs())))
+                }
+            }
+        };
+        let answer = self.0.flights.ask(&key, read).await;
+        answer.unwrap_or_else(|Lost| Err(Failure::Internal("a read was lost".into())))
+    }
+
+    /// Returns what a tag names, by a read of its own.
+    pub(crate) async fn read(
+        &self,
+        repository: &RepositoryName,
+        tag: &Tag,
+    ) -> Result<Option<Digest>, Failure> {
+        let place = Place::new(repository, tag);
+        for _ in 0..ROUNDS {
+            let seen = self.0.look(&place).await?;
+            match seen.standing() {
+                Standing::NoRecord => return Ok(seen.current()),
+                Standing::InStep | Standing::Behind => {
+                    self.0.finish_abandoned(&place, &seen).await;
+                    return Ok(seen.current());
+                }
+                Standing::ChangedOutside => {
+                    if !self.0.is_settled_outside(&place, &seen).await? {
+                        continue;
+                    }
+                    // What is there is true whether or not it can be recorded.
+                    if let Err(error) = self.0.adopt(&place, &seen).await {
+                        tracing::warn!(%repository, %tag, %error, "cannot record a tag changed by another registry");
+                    }
+                    return Ok(seen.link.digest());
+                }
+            }
+        }
+        Err(place.contended())
+    }
+
+    /// Lets a tag name a manifest; returns the version of that.
+    pub(crate) async fn put(
+        &self,
+        repository: &RepositoryName,
+        tag: &Tag,
+        digest: &Digest,
+    ) -> Result<u64, Failure> {
+        let place = Place::new(repository, tag);
+        let _turn = self.0.turns.turn((repository, tag)).await;
+        let wanted = |seen: &Seen| match &seen.record {
+            Some(record) if record.current() == Some(*digest) => Some(record.version),
+            Some(_) | None => None,
+        };
+        let changed = self.0.change(&place, Some(*digest), wanted).await;
+        changed.map(|version| version.unwrap_or(0))
+    }
+
+    /// Removes a tag, where `only` is given only if it names that. Returns whether it did.
+    pub(crate) async fn delete(
+        &self,
+        repository: &RepositoryName,
+        tag: &Tag,
+        only: Option<&Digest>,
+    ) -> Result<bool, Failure> {
+        let place = Place::new(repository, tag);
+        let _turn = self.0.turns.turn((repository, tag)).await;
+        let another = |seen: &Seen| {
+            let current = seen.current();
+            (only.is_some() && current != only.copied()).then_some(0)
+        };
+        let changed = self.0.change(&place, None, another).await?;
+        Ok(changed.is_some_and(|version| version > 0))
+    }
+}
+
+impl Inner {
+    /// Writes the next record of a tag, and lets the link follow. Returns its version; what `done`
+    /// says where nothing is to be done; `None` where what is to be removed is not there.
+    async fn change(
+        &self,
+        place: &Place<'_>,
+        digest: Option<Digest>,
+        done: impl Fn(&Seen) -> Option<u64>,
+    ) -> Result<Option<u64>, Failure> {
+        let number = self.writes.fetch_add(1, Ordering::Relaxed);
+        let writer = format!("{:032x}-{number}", self.process);
+        let mut failures = 0;
+        for round in 0..ROUNDS {
+            let seen = self.in_step(place).await?;
+            // First of all: the answer to an earlier round may have been lost.
+            if let Some(record) = seen.record.as_ref().filter(|_| seen.is_by(&writer)) {
+                self.follow(place, record.clone(), seen.etag).await?;
+                self.metrics.tags_written.inc();
+                return Ok(Some(record.version));
+            }
+            if let Some(version) = done(&seen) {
+                return Ok(Some(version));
+            }
+            let Some(next) = Record::next(&seen, digest, &writer) else {
+                return Ok(None);
+            };
+            match self.write(place, &next, seen.condition()).await {
+                Ok(Written::Yes(etag)) => {
+                    let version = next.version;
+                    self.follow(place, next, Some(etag)).await?;
+                    self.metrics.tags_written.inc();
+                    return Ok(Some(version));
+                }
+                Ok(Written::Perhaps) => {
+                    self.metrics.tag_conflicts.inc();
+                }
+                Err(error) if !error.is_permanent() && failures < FAILURES => failures += 1,
+                Err(error) => return Err(error.into()),
+            }
+            self.pause(round).await;
+        }
+        Err(place.contended())
+    }
+
+    /// Lets the link say what a record of ours says, and notes in the record that it does. Where a
+    /// newer record is there by then, its link is looked after instead.
+    async fn follow(
+        &self,
+        place: &Place<'_>,
+        mut record: Record,
+        mut etag: Option<ETag>,
+    ) -> Result<(), Failure> {
+        let mut failures = 0;
+        for round in 0..ROUNDS {
+            let link = self.link(place).await?;
+            let is_damaged = link == Link::Damaged;
+            if is_damaged || link.digest() != record.current() {
+                match self.write_link(place, &record, &link).await {
+                    Ok(()) => {}
+                    Err(error) if error.is_precondition() => {
+                        self.pause(round).await;
+                        continue;
+                    }
+                    Err(error) if !error.is_permanent() && failures < FAILURES => {
+                        failures += 1;
+                        self.pause(round).await;
+                        continue;
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            } else if record.pending.is_none() {
+                return Ok(());
+            }
+            // This is the second look at the record: it fails where a newer one is there.
+            let condition = etag.clone().map_or(Condition::IfAbsent, Condition::IfMatch);
+            match self.write(place, &record.settled(), condition).await {
+                Ok(Written::Yes(_)) => return Ok(()),
+                Ok(Written::Perhaps) => {
+                    let Some((newer, tag)) = self.record(place).await? else {
+                        return Ok(());
+                    };
+                    (record, etag) = match newer {
+                        Some(newer) => (newer, Some(tag)),
+                        None => return Ok(()),
+                    };
+                }
+                Err(error) if !error.is_permanent() && failures < FAILURES => failures += 1,
+                Err(error) => return Err(error.into()),
+            }
+            self.pause(round).await;
+        }
+        Err(place.contended())
+    }
+
+    async fn write_link(
+        &self,
+        place: &Place<'_>,
+        record: &Record,
+        link: &Link,
+    ) -> Result<(), Error> {
+        let Some(digest) = record.current() else {
+            return self.remove_folder(place).await;
+        };
+        let index = layout::tag_index_link(place.repository, place.tag, &digest);
+        self.storage.put(&index, layout::link_to(&digest)).await?;
+        let bytes = layout::link_to(&digest);
+        let backend = self.storage.backend();
+        backend.put(&place.link, bytes, link.condition()).await?;
+        Ok(())
+    }
+
+    /// Removes all that docker-registry has of a tag: it takes a folder for a tag. The link goes
+    /// last, so that nothing else is left where it is gone.
+    async fn remove_folder(&self, place: &Place<'_>) -> Result<(), Error> {
+        let folder = layout::tags(place.repository).folder(place.tag.as_str());
+        let Ok(folder) = folder else {
+            return self.storage.delete(&place.link).await;
+        };
+        loop {
+            let list = List::objects(folder.clone(), LINKS_AT_A_TIME);
+            let listing = self.storage.list(&list).await?;
+            for entry in &listing.entries {
+                match entry {
+                    Entry::Object(key) if *key != place.link => self.storage.delete(key).await?,
+                    Entry::Object(_) | Entry::Folder(_) => {}
+                }
+            }
+            if !listing.more {
+                return self.storage.delete(&place.link).await;
+            }
+        }
+    }
+
+    /// Returns what is seen of a tag once its link is in step, so that a record may be written.
+    async fn in_step(&self, place: &Place<'_>) -> Result<Seen, Failure> {
+        for round in 0..ROUNDS {
+            let seen = self.look(place).await?;
+            match seen.standing() {
+                Standing::NoRecord | Standing::InStep => return Ok(seen),
+                Standing::Behind => {
+                    if let Some(record) = seen.record.clone() {
+                        self.follow(place, record, seen.etag).await?;
+                    }
+                }
+                Standing::ChangedOutside => {
+                    if self.is_settled_outside(place, &seen).await? {
+                        self.adopt(place, &seen).await?;
+                    }
+                }
+            }
+            self.pause(round).await;
+        }
+        Err(place.contended())
+    }
+
+    /// Looks again, in the order that tells: while the record stayed the same, a link was there
+    /// that it does not explain. A writer here writes its record before its link.
+    async fn is_settled_outside(&self, place: &Place<'_>, seen: &Seen) -> Result<bool, Failure> {
+        let link = self.link(place).await?;
+        let record = self.record(place).await?;
+        let same_record = record.map(|(_, etag)| etag) == seen.etag;
+        Ok(same_record && link.digest() == seen.link.digest())
+    }
+
+    /// Records what was changed outside. Where somebody else writes meanwhile, that is the record.
+    async fn adopt(&self, place: &Place<'_>, seen: &Seen) -> Result<(), Failure> {
+        let number = self.writes.fetch_add(1, Ordering::Relaxed);
+        let writer = format!("outside-{:032x}-{number}", self.process);
+        let Some(next) = Record::next(seen, seen.link.digest(), &writer) else {
+            return Ok(());
+        };
+        let next = next.settled();
+        let written = self.write(place, &next, seen.condition()).await?;
+        if let Written::Yes(_) = written {
+            self.metrics.tags_changed_outside.inc();
+            let (repository, tag) = (place.repository, place.tag);
+            let (digest, version) = (next.current(), next.version);
+            tracing::info!(%repository, %tag, ?digest, version, "a tag was changed by another registry");
+        }
+        Ok(())
+    }
+
+    /// Ends what a writer began that is gone. A reader's answer does not depend on it.
+    async fn finish_abandoned(&self, place: &Place<'_>, seen: &Seen) {
+        let Some(record) = seen.record.as_ref().filter(|record| record.is_abandoned()) else {
+            return;
+        };
+        let followed = self.follow(place, record.clone(), seen.etag.clone());
+        if let Err(error) = followed.await {
+            let (repository, tag) = (place.repository, place.tag);
+            tracing::warn!(%repository, %tag, %error, "cannot finish what another writer began");
+        }
+    }
+
+    async fn look(&self, place: &Place<'_>) -> Result<Seen, Failure> {
+        let (record, link) = tokio::try_join!(self.record(place), self.link(place))?;
+        let (record, etag) = record.unzip();
+        Ok(Seen {
+            record: record.flatten(),
+            etag,
+            link,
+        })
+    }
+
+    /// Returns the record and its tag; no record where it cannot be understood.
+    async fn record(&self, place: &Place<'_>) -> Result<Option<(Option<Record>, ETag)>, Failure> {
+        let read = self.storage.read(&place.record, MAX_RECORD_BYTES).await?;
+        Ok(read.map(|(bytes, stat)| {
+            let record = Record::from_bytes(&bytes);
+            if record.is_none() {
+                let key = &place.record;
+                tracing::warn!(%key, "the record of a tag cannot be understood; its link counts");
+            }
+            (record, stat.etag)
+        }))
+    }
+
+    async fn link(&self, place: &Place<'_>) -> Result<Link, Failure> {
+        let read = self.storage.read(&place.link, MAX_LINK_BYTES).await;
+        Ok(match read {
+            Ok(Some((bytes, stat))) => match layout::parse_link(&bytes) {
+                Some(digest) => Link::To(digest, stat.etag),
+                None => Link::Damaged,
+            },
+            Ok(None) => Link::Absent,
+            Err(Error::TooLarge { .. }) => Link::Damaged,
+            Err(error) => return Err(error.into()),
+        })
+    }
+
+    async fn write(
+        &self,
+        place: &Place<'_>,
+        record: &Record,
+        condition: Condition,
+    ) -> Result<Written, Error> {
+        let backend = self.storage.backend();
+        match backend
+            .put(&place.record, record.to_bytes(), condition)
+            .await
+        {
+            Ok(etag) => Ok(Written::Yes(etag)),
+            Err(error) if error.is_precondition() => Ok(Written::Perhaps),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits a little before the next round, each writer for another time.
+    async fn pause(&self, round: u32) {
+        let salt = self.writes.fetch_add(1, Ordering::Relaxed);
+        let spread = (self.process ^ u128::from(salt).wrapping_mul(0x9e37_79b9_7f4a_7c15)) % 4;
+        let spread = u32::try_from(spread).unwrap_or(0) + 1;
+        let pause = Duration::from_millis(1 << round.min(6)) * spread;
+        tokio::time::sleep(pause.min(LONGEST_PAUSE)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests;
