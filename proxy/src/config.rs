@@ -1,0 +1,168 @@
+//! Configuration of a proxy.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use api::{Cluster, Name};
+use registry::Fallback;
+use serde::{Deserialize, Serialize};
+
+/// Fewest bytes of a secret.
+const MIN_SECRET_BYTES: usize = 16;
+/// Most of them.
+const MAX_SECRET_BYTES: usize = 1024;
+
+/// How a proxy is run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// What logs and the status call it.
+    pub name: Name,
+    /// Where clients find the registry.
+    pub http_addr: SocketAddr,
+    /// Health, metrics, status.
+    pub admin_addr: SocketAddr,
+    /// Where the other parts are. The same on every machine.
+    pub cluster: Cluster,
+    /// What seals the state of uploads, as hex digits of 16 to 1024 bytes: the same at all proxies,
+    /// so that each goes on with the uploads of the others. Where neither this nor
+    /// `upload_secret_file` is given, a random one is made at each start.
+    pub upload_secret: Option<Secret>,
+    /// A file with the hex digits instead.
+    pub upload_secret_file: Option<PathBuf>,
+    /// What clients shall do when something that exists cannot be served: `mirror` sends them to
+    /// their other registry (404), `registry` lets them try again (503).
+    pub fallback: Fallback,
+    /// Hosts whose images are served when mirrors are asked for them (`?ns=`).
+    pub namespaces: BTreeSet<String>,
+    /// How long a manifest or a list may take.
+    #[serde(with = "humantime_serde")]
+    pub manifest_wait: Duration,
+    /// How long the head of a blob's answer may take.
+    #[serde(with = "humantime_serde")]
+    pub blob_wait: Duration,
+    /// How long a body in either direction may pause.
+    #[serde(with = "humantime_serde")]
+    pub body_wait: Duration,
+    /// How long storage may take to take a manifest, or the end of an upload.
+    #[serde(with = "humantime_serde")]
+    pub commit_wait: Duration,
+    pub server: service::http::Options,
+    pub log: service::telemetry::Log,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let options = registry::Options::default();
+        let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Self {
+            name: "proxy".parse().expect("it is a name"),
+            http_addr: local(5001),
+            admin_addr: local(5081),
+            cluster: Cluster::default(),
+            upload_secret: None,
+            upload_secret_file: None,
+            fallback: options.fallback,
+            namespaces: options.namespaces,
+            manifest_wait: options.manifest_wait,
+            blob_wait: options.blob_wait,
+            body_wait: options.body_wait,
+            commit_wait: Duration::from_secs(120),
+            server: service::http::Options::default(),
+            log: service::telemetry::Log::default(),
+        }
+    }
+}
+
+/// Bytes that only the proxies of a cluster know.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Vec<u8>);
+
+/// Text that is no secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a secret is {MIN_SECRET_BYTES} to {MAX_SECRET_BYTES} bytes as hex digits; make one with `openssl rand -hex 32`"
+)]
+pub struct SecretError;
+
+impl Secret {
+    /// Returns the bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl std::str::FromStr for Secret {
+    type Err = SecretError;
+
+    fn from_str(text: &str) -> Result<Self, SecretError> {
+        let bytes = hex::decode(text.trim()).map_err(|_| SecretError)?;
+        if (MIN_SECRET_BYTES..=MAX_SECRET_BYTES).contains(&bytes.len()) {
+            Ok(Self(bytes))
+        } else {
+            Err(SecretError)
+        }
+    }
+}
+
+impl From<[u8; 32]> for Secret {
+    fn from(bytes: [u8; 32]) -> Self {
+        Self(bytes.to_vec())
+    }
+}
+
+/// Logs shall not have it.
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&hex::encode(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let mut config = Config::default();
+        let again = |config: &Config| {
+            let json = serde_json::to_string(config).unwrap();
+            serde_json::from_str::<Config>(&json).unwrap()
+        };
+        assert_eq!(again(&config), config);
+        config.upload_secret = Some(Secret::from([7; 32]));
+        config.upload_secret_file = Some("/run/secret".into());
+        config.fallback = Fallback::Mirror;
+        assert_eq!(again(&config), config);
+        assert!(!format!("{config:?}").contains("0707"));
+    }
+
+    #[test]
+    fn what_is_wrong_is_refused() {
+        for json in [
+            r#"{"http_adr": "127.0.0.1:1"}"#,
+            r#"{"upload_secret": "0102"}"#,
+            r#"{"upload_secret": "no hex at all, but long enough to be one"}"#,
+            r#"{"commit_wait": 5}"#,
+        ] {
+            assert!(serde_json::from_str::<Config>(json).is_err(), "{json}");
+        }
+    }
+}
