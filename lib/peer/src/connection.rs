@@ -20,6 +20,7 @@ use self::reader::ReadSide;
 use self::writer::WriteSide;
 use crate::driver::Event;
 use crate::node::{Inner, PeerStatus};
+use crate::turns::Turns;
 
 /// What goes to the writer.
 #[derive(Debug)]
@@ -76,6 +77,8 @@ pub(crate) struct Connection {
     pub(crate) queue: mpsc::Sender<Outgoing>,
     pub(crate) expected: Arc<Expected>,
     pub(crate) known: Arc<Known>,
+    /// Of the jobs that send chaining values: those of a piece go ahead of it.
+    pub(crate) values: Turns,
     stop: CancellationToken,
     stop_reading: CancellationToken,
 }
@@ -119,6 +122,7 @@ impl Connection {
             queue,
             expected,
             known,
+            values: Turns::default(),
             stop,
             stop_reading,
         }

@@ -2,19 +2,22 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use swarm::message::BlockRange;
 use swarm::{ConnId, Input, Message, Priority, RequestId, wire};
 use tokio::sync::mpsc;
-use torrent::{ClusterPublicKey, Cv, Description, PieceIndex, SignedCv, SwarmName};
+use tokio::time::Instant;
+use torrent::{PieceIndex, SwarmName};
 
 use crate::buffers::Room;
 use crate::connection::{Outgoing, Upload, within_piece};
 use crate::driver::Event;
 use crate::node::Inner;
-use crate::pieces::{PieceError, ProveError, Proven, StoreError, Values};
+use crate::pieces::{PieceError, StoreError, Values};
 use crate::progress::Torrent;
+use crate::turns::{Earlier, Turn};
 
 /// A piece that was received whole.
 pub(crate) struct ReceivedPiece {
@@ -26,6 +29,9 @@ pub(crate) struct ReceivedPiece {
     pub(crate) bytes: Option<Bytes>,
     pub(crate) room: Room,
 }
+
+/// How long a piece waits for the value that it is checked against.
+const VALUES_WAIT: Duration = Duration::from_secs(1);
 
 /// What came of a received piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +54,7 @@ impl ReceivedPiece {
         } = self;
         let name = torrent.name;
         let (verdict, evicted) = match bytes {
-            Some(bytes) => store(node, &torrent, piece, bytes).await,
+            Some(bytes) => store_proven(node, &torrent, piece, bytes).await,
             None => (Verdict::NotStored, Vec::new()),
         };
         drop(room);
@@ -79,15 +85,38 @@ impl ReceivedPiece {
     }
 }
 
-async fn store(
+/// Stores a piece. One that cannot be checked yet is kept for a moment: its value is here and being
+/// checked, or comes right behind it.
+async fn store_proven(
     node: &Inner,
     torrent: &Arc<Torrent>,
     piece: PieceIndex,
     bytes: Bytes,
 ) -> (Verdict, Vec<SwarmName>) {
+    let mut values = torrent.values.subscribe();
+    let deadline = Instant::now() + VALUES_WAIT;
+    loop {
+        let stored = node.pieces.store(&torrent.name, piece, bytes.clone()).await;
+        if stored != Err(StoreError::Unproven) {
+            return judge(node, torrent, piece, bytes, stored);
+        }
+        match tokio::time::timeout_at(deadline, values.changed()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(_) => return judge(node, torrent, piece, bytes, stored),
+        }
+    }
+}
+
+fn judge(
+    node: &Inner,
+    torrent: &Torrent,
+    piece: PieceIndex,
+    bytes: Bytes,
+    stored: Result<Vec<SwarmName>, StoreError>,
+) -> (Verdict, Vec<SwarmName>) {
     let name = torrent.name;
     let length = bytes.len() as u64;
-    match node.pieces.store(&name, piece, bytes.clone()).await {
+    match stored {
         Ok(evicted) => {
             keep(node, torrent, piece, bytes);
             if torrent.gained(piece) {
@@ -122,145 +151,18 @@ fn keep(node: &Inner, torrent: &Torrent, piece: PieceIndex, bytes: Bytes) {
     }
 }
 
-/// Makes storage ready.
-pub(crate) async fn open(
-    node: Arc<Inner>,
-    torrent: Arc<Torrent>,
-    description: Description,
-    key: Option<ClusterPublicKey>,
-    events: mpsc::Sender<Event>,
-) {
-    let name = torrent.name;
-    let fail = |reason: String| Input::OpenFailed {
-        name,
-        reason: reason.into(),
-    };
-    let signed = key.map_or(Ok(()), |key| description.verify(&key));
-    let opened = match signed {
-        Ok(()) => {
-            torrent.describe(description);
-            let opened = node.pieces.open(&description).await;
-            opened.map_err(|error| fail(error.to_string()))
-        }
-        Err(error) => Err(fail(error.to_string())),
-    };
-    let event = match opened {
-        Ok(opened) => Event::Opened {
-            torrent,
-            description,
-            opened,
-        },
-        Err(input) => {
-            tracing::warn!(%name, ?input, "cannot open a blob");
-            Event::of_torrent(torrent, input)
-        }
-    };
-    let _ = events.send(event).await;
-}
-
-/// Takes the final description of a blob that was growing.
-pub(crate) async fn describe(
-    node: Arc<Inner>,
-    torrent: Arc<Torrent>,
-    description: Description,
-    events: mpsc::Sender<Event>,
-) {
-    let name = torrent.name;
-    match node.pieces.describe(&description).await {
-        Ok(Proven { proven, dropped }) => {
-            torrent.describe(description);
-            lose(&node, &torrent, dropped, &events).await;
-            if proven {
-                let proven = Input::CvsProven { name };
-                let _ = events.send(Event::of_torrent(torrent, proven)).await;
-            }
-        }
-        Err(error) => cannot_prove(torrent, &error, None, &events).await,
-    }
-}
-
-/// Proves chaining values.
-pub(crate) async fn prove(
-    node: Arc<Inner>,
-    torrent: Arc<Torrent>,
-    conn: ConnId,
-    cvs: Arc<[Cv]>,
-    events: mpsc::Sender<Event>,
-) {
-    let name = torrent.name;
-    match node.pieces.prove(&name, cvs).await {
-        Ok(Proven { dropped, .. }) => {
-            lose(&node, &torrent, dropped, &events).await;
-            let proven = Input::CvsProven { name };
-            let _ = events.send(Event::of_torrent(torrent, proven)).await;
-        }
-        Err(error) => cannot_prove(torrent, &error, Some(conn), &events).await,
-    }
-}
-
-/// Checks signed values.
-pub(crate) async fn grow(
-    node: Arc<Inner>,
-    torrent: Arc<Torrent>,
-    conn: ConnId,
-    values: Vec<SignedCv>,
-    events: mpsc::Sender<Event>,
-) {
-    let name = torrent.name;
-    match node.pieces.grow(&name, values).await {
-        Ok(pieces) => {
-            let known = Input::GrowingCvsKnown { name, pieces };
-            let _ = events.send(Event::of_torrent(torrent, known)).await;
-        }
-        Err(error) => cannot_prove(torrent, &error, Some(conn), &events).await,
-    }
-}
-
-async fn lose(
-    node: &Inner,
-    torrent: &Arc<Torrent>,
-    pieces: Vec<PieceIndex>,
-    events: &mpsc::Sender<Event>,
-) {
-    let name = torrent.name;
-    for piece in pieces {
-        torrent.lost(piece);
-        node.kept.remove(&name, piece);
-        node.metrics.pieces_lost.inc();
-        let lost = Input::PieceLost { name, piece };
-        let _ = events
-            .send(Event::of_torrent(Arc::clone(torrent), lost))
-            .await;
-    }
-}
-
-async fn cannot_prove(
-    torrent: Arc<Torrent>,
-    error: &ProveError,
-    conn: Option<ConnId>,
-    events: &mpsc::Sender<Event>,
-) {
-    let name = torrent.name;
-    let input = match (error, conn) {
-        (ProveError::Wrong, Some(conn)) => Input::CvsWrong { conn, name },
-        (ProveError::Wrong | ProveError::Storage(_), _) => {
-            tracing::warn!(%name, %error, "cannot keep what proves a blob");
-            let reason = error.to_string().into();
-            Input::OpenFailed { name, reason }
-        }
-    };
-    let _ = events.send(Event::of_torrent(torrent, input)).await;
-}
-
 /// Sends the chaining values that a peer asked for.
 pub(crate) async fn send_cvs(
     node: Arc<Inner>,
+    mut turn: Turn,
     name: SwarmName,
     first: u32,
     count: u32,
     queue: mpsc::Sender<Outgoing>,
 ) {
-    match node.pieces.values(&name, first, count).await {
+    let values = node.pieces.values(&name, first, count).await;
+    turn.come().await;
+    match values {
         Some(Values::All(cvs)) => {
             let cvs = Message::Cvs { name, cvs };
             let _ = queue.send(Outgoing::Message(cvs)).await;
@@ -292,10 +194,12 @@ pub(crate) struct Requested {
 }
 
 impl Requested {
-    /// Reads it and hands it to the writer of the connection.
+    /// Reads it and hands it to the writer of the connection, after the values that were to be
+    /// sent before.
     pub(crate) async fn upload(
         self,
         node: Arc<Inner>,
+        values: Earlier,
         queue: mpsc::Sender<Outgoing>,
         events: mpsc::Sender<Event>,
     ) {
@@ -304,6 +208,7 @@ impl Requested {
             Some(bytes) => Ok(bytes),
             None => node.pieces.read_unchecked(&name, piece).await,
         };
+        values.ended().await;
         if self.cancelled.load(Ordering::Relaxed) {
             return;
         }

@@ -15,8 +15,10 @@ mod metrics;
 mod node;
 mod pieces;
 mod progress;
+mod proof;
 mod readers;
 mod sessions;
+mod turns;
 
 pub use blob::{Blob, OpenError, ReadError, ReadStream};
 pub use cluster::Cluster;

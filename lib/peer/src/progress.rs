@@ -4,9 +4,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use parking_lot::Mutex;
 use swarm::Failure;
 use tokio::sync::watch;
 use torrent::{Bitfield, Description, Geometry, PieceIndex, Role, SwarmName};
+
+use crate::turns::Turns;
 
 /// A blob of this process. A new one is made when a blob that failed or was removed is asked for
 /// again.
@@ -14,6 +17,11 @@ use torrent::{Bitfield, Description, Geometry, PieceIndex, Role, SwarmName};
 pub(crate) struct Torrent {
     pub(crate) name: SwarmName,
     progress: watch::Sender<Progress>,
+    /// Of the jobs that change what pieces are checked against. The swarm asks for them in an
+    /// order, and means it.
+    pub(crate) proofs: Mutex<Turns>,
+    /// Changes when there may be more that pieces can be checked against.
+    pub(crate) values: watch::Sender<()>,
     bytes: [AtomicU64; 2],
     readers: AtomicUsize,
 }
@@ -42,6 +50,8 @@ impl Torrent {
         Arc::new(Self {
             name,
             progress: watch::Sender::new(Progress::default()),
+            proofs: Mutex::default(),
+            values: watch::Sender::new(()),
             bytes: Default::default(),
             readers: AtomicUsize::new(0),
         })

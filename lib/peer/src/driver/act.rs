@@ -13,6 +13,7 @@ use super::{Driver, Event};
 use crate::connection::{Asked, Outgoing};
 use crate::jobs::{self, Requested};
 use crate::node::Inner;
+use crate::proof::Proof;
 
 impl Driver {
     /// Takes all outputs and acts on them.
@@ -51,26 +52,22 @@ impl Driver {
                 self.pending.push_back(Input::Owners { name, peers });
             }
             Output::Open { description } => {
-                let torrent = self.torrent(*description.name());
-                let (node, events) = self.for_job();
-                self.spawn(jobs::open(node, torrent, description, self.key, events));
+                let job = self.proof(*description.name());
+                self.spawn(job.open(description, self.key));
             }
             Output::Described { description } => {
-                let torrent = self.torrent(*description.name());
-                let (node, events) = self.for_job();
-                self.spawn(jobs::describe(node, torrent, description, events));
+                let job = self.proof(*description.name());
+                self.spawn(job.describe(description));
             }
             Output::ProveCvs { conn, name, cvs } => {
-                let torrent = self.torrent(name);
-                let (node, events) = self.for_job();
-                self.spawn(jobs::prove(node, torrent, conn, cvs, events));
+                let job = self.proof(name);
+                self.spawn(job.prove(conn, cvs));
             }
             Output::CheckGrowingCvs {
                 conn, name, cvs, ..
             } => {
-                let torrent = self.torrent(name);
-                let (node, events) = self.for_job();
-                self.spawn(jobs::grow(node, torrent, conn, cvs, events));
+                let job = self.proof(name);
+                self.spawn(job.grow(conn, cvs));
             }
             Output::SendCvs {
                 conn,
@@ -78,9 +75,10 @@ impl Driver {
                 first,
                 count,
             } => {
-                if let Some(connection) = self.conns.get(&conn) {
-                    let (node, queue) = (Arc::clone(&self.node), connection.queue.clone());
-                    self.spawn(jobs::send_cvs(node, name, first, count, queue));
+                if let Some(connection) = self.conns.get_mut(&conn) {
+                    let (turn, queue) = (connection.values.take(), connection.queue.clone());
+                    let node = Arc::clone(&self.node);
+                    self.spawn(jobs::send_cvs(node, turn, name, first, count, queue));
                 }
             }
             Output::Upload {
@@ -124,6 +122,18 @@ impl Driver {
         (Arc::clone(&self.node), self.sender.clone())
     }
 
+    fn proof(&self, name: SwarmName) -> Proof {
+        let torrent = self.torrent(name);
+        let turn = torrent.proofs.lock().take();
+        let (node, events) = self.for_job();
+        Proof {
+            node,
+            torrent,
+            turn,
+            events,
+        }
+    }
+
     /// Runs a job until its end or that of the node.
     fn spawn(&self, job: impl Future<Output = ()> + Send + 'static) {
         let stop = self.node.stop.clone();
@@ -135,12 +145,12 @@ impl Driver {
         let Some(connection) = self.conns.get(&requested.conn) else {
             return;
         };
-        let queue = connection.queue.clone();
+        let (queue, values) = (connection.queue.clone(), connection.values.so_far());
         let cancelled = Arc::clone(&requested.cancelled);
         self.uploads
             .insert((requested.conn, requested.id), cancelled);
         let (node, events) = self.for_job();
-        self.spawn(requested.upload(node, queue, events));
+        self.spawn(requested.upload(node, values, queue, events));
     }
 
     fn connect(&self, peer: Peer) {
