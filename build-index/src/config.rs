@@ -35,7 +35,7 @@ impl Default for Config {
     fn default() -> Self {
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         Self {
-            name: "build-index".parse().expect("it is a name"),
+            name: "build-index-1".parse().expect("it is a name"),
             http_addr: local(5004),
             admin_addr: local(5084),
             backend: backend::Config::default(),

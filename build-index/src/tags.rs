@@ -30,6 +30,8 @@ const ROUNDS: u32 = 64;
 const FAILURES: u32 = 4;
 /// Longest pause between two rounds.
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+/// How long a link must be gone to be taken for removed by docker-registry.
+const GONE_FOR: Duration = Duration::from_millis(500);
 /// Longest content of a link in bytes: a sha512 digest and a line end.
 const MAX_LINK_BYTES: u64 = 137;
 /// Links of one tag that are listed at a time when it is removed.
@@ -242,42 +244,53 @@ impl Inner {
     async fn follow(
         &self,
         place: &Place<'_>,
-        mut record: Record,
-        mut etag: Option<ETag>,
+        record: Record,
+        etag: Option<ETag>,
     ) -> Result<(), Failure> {
         let mut failures = 0;
+        let mut removed = false;
+        let (mut record, mut etag) = (record, etag);
         for round in 0..ROUNDS {
             let link = self.link(place).await?;
-            let is_damaged = link == Link::Damaged;
-            if is_damaged || link.digest() != record.current() {
-                match self.write_link(place, &record, &link).await {
-                    Ok(()) => {}
-                    Err(error) if error.is_precondition() => {
-                        self.pause(round).await;
+            let followed = match record.standing(&link) {
+                Standing::NoRecord | Standing::InStep if record.pending.is_none() => return Ok(()),
+                Standing::NoRecord | Standing::InStep => Ok(()),
+                Standing::Behind if record.tombstone => {
+                    if let Some((newer, tag)) = self.newer(place, etag.as_ref()).await? {
+                        (record, etag) = (newer, Some(tag));
                         continue;
                     }
-                    Err(error) if !error.is_permanent() && failures < FAILURES => {
-                        failures += 1;
-                        self.pause(round).await;
-                        continue;
-                    }
-                    Err(error) => return Err(error.into()),
+                    removed = true;
+                    self.remove_folder(place).await
                 }
-            } else if record.pending.is_none() {
-                return Ok(());
-            }
-            // This is the second look at the record: it fails where a newer one is there.
-            let condition = etag.clone().map_or(Condition::IfAbsent, Condition::IfMatch);
-            match self.write(place, &record.settled(), condition).await {
+                Standing::Behind => self.write_link(place, &record, link.condition()).await,
+                // The link of a newer record; only that one says what may be written over it.
+                Standing::ChangedOutside => {
+                    match self.newer(place, etag.as_ref()).await? {
+                        Some((newer, tag)) => (record, etag) = (newer, Some(tag)),
+                        None => return Ok(()),
+                    }
+                    continue;
+                }
+            };
+            let settled = match followed {
+                Ok(()) => {
+                    // This is the second look at the record: it fails where a newer one is there.
+                    let condition = etag.clone().map_or(Condition::IfAbsent, Condition::IfMatch);
+                    self.write(place, &record.settled(), condition).await
+                }
+                Err(error) if error.is_precondition() => Ok(Written::Perhaps),
+                Err(error) => Err(error),
+            };
+            match settled {
                 Ok(Written::Yes(_)) => return Ok(()),
                 Ok(Written::Perhaps) => {
-                    let Some((newer, tag)) = self.record(place).await? else {
-                        return Ok(());
-                    };
-                    (record, etag) = match newer {
-                        Some(newer) => (newer, Some(tag)),
-                        None => return Ok(()),
-                    };
+                    if let Some((newer, tag)) = self.newer(place, etag.as_ref()).await? {
+                        (record, etag) = (newer, Some(tag));
+                        if removed {
+                            self.restore(place, &record).await?;
+                        }
+                    }
                 }
                 Err(error) if !error.is_permanent() && failures < FAILURES => failures += 1,
                 Err(error) => return Err(error.into()),
@@ -287,20 +300,42 @@ impl Inner {
         Err(place.contended())
     }
 
+    /// Writes the link of a newer record which this writer may have removed: storage removes
+    /// whatever is there by then.
+    async fn restore(&self, place: &Place<'_>, record: &Record) -> Result<(), Failure> {
+        match self.write_link(place, record, Condition::IfAbsent).await {
+            Err(error) if !error.is_precondition() => Err(error.into()),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Returns the record where it is not the one of this tag any more.
+    async fn newer(
+        &self,
+        place: &Place<'_>,
+        than: Option<&ETag>,
+    ) -> Result<Option<(Record, ETag)>, Failure> {
+        Ok(match self.record(place).await? {
+            Some((Some(record), etag)) if Some(&etag) != than => Some((record, etag)),
+            Some(_) | None => None,
+        })
+    }
+
+    /// Writes the link of a tag that was not removed.
     async fn write_link(
         &self,
         place: &Place<'_>,
         record: &Record,
-        link: &Link,
+        condition: Condition,
     ) -> Result<(), Error> {
         let Some(digest) = record.current() else {
-            return self.remove_folder(place).await;
+            return Ok(());
         };
         let index = layout::tag_index_link(place.repository, place.tag, &digest);
         self.storage.put(&index, layout::link_to(&digest)).await?;
         let bytes = layout::link_to(&digest);
         let backend = self.storage.backend();
-        backend.put(&place.link, bytes, link.condition()).await?;
+        backend.put(&place.link, bytes, condition).await?;
         Ok(())
     }
 
@@ -350,7 +385,13 @@ impl Inner {
 
     /// Looks again, in the order that tells: while the record stayed the same, a link was there
     /// that it does not explain. A writer here writes its record before its link.
+    ///
+    /// A link that is gone is given some time: a writer that removed the tag before it was written
+    /// again may have come late, and puts it back.
     async fn is_settled_outside(&self, place: &Place<'_>, seen: &Seen) -> Result<bool, Failure> {
+        if seen.link == Link::Absent {
+            tokio::time::sleep(GONE_FOR).await;
+        }
         let link = self.link(place).await?;
         let record = self.record(place).await?;
         let same_record = record.map(|(_, etag)| etag) == seen.etag;

@@ -59,7 +59,7 @@ impl Default for Config {
         let options = registry::Options::default();
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         Self {
-            name: "proxy".parse().expect("it is a name"),
+            name: "proxy-1".parse().expect("it is a name"),
             http_addr: local(5001),
             admin_addr: local(5081),
             cluster: Cluster::default(),

@@ -92,6 +92,22 @@ impl Record {
         (!self.tombstone).then_some(self.digest)
     }
 
+    /// Returns how a link stands to this record.
+    pub(super) fn standing(&self, link: &Link) -> Standing {
+        let held = match link {
+            // Nobody means that; it was cut off while it was written.
+            Link::Damaged => return Standing::Behind,
+            Link::Absent | Link::To(..) => link.digest(),
+        };
+        if held == self.current() {
+            return Standing::InStep;
+        }
+        match &self.pending {
+            Some(pending) if pending.from == held => Standing::Behind,
+            Some(_) | None => Standing::ChangedOutside,
+        }
+    }
+
     /// Returns the record of the same change, whose link has followed.
     pub(super) fn settled(&self) -> Self {
         Self {
@@ -137,21 +153,8 @@ impl Link {
 
 impl Seen {
     pub(super) fn standing(&self) -> Standing {
-        let Some(record) = &self.record else {
-            return Standing::NoRecord;
-        };
-        let held = match self.link {
-            // Nobody means that; it was cut off while it was written.
-            Link::Damaged => return Standing::Behind,
-            Link::Absent | Link::To(..) => self.link.digest(),
-        };
-        if held == record.current() {
-            return Standing::InStep;
-        }
-        match &record.pending {
-            Some(pending) if pending.from == held => Standing::Behind,
-            Some(_) | None => Standing::ChangedOutside,
-        }
+        let record = self.record.as_ref();
+        record.map_or(Standing::NoRecord, |record| record.standing(&self.link))
     }
 
     /// Returns what the tag names, provided that nothing was changed outside.
