@@ -368,4 +368,24 @@ impl Kept {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kept_bytes_are_bounded() {
+        let kept = Kept::new(3000);
+        let digest = |fill: u8| Digest::sha256(&[fill]);
+        let put = |fill: u8, length| {
+            kept.put(digest(fill), None, vec![fill; length].into());
+            kept.0.lock().total_bytes
+        };
+        put(1, 800);
+        put(2, 800);
+        assert_eq!(put(2, 800), 2 * (800 + ENTRY_BYTES), "the same once more");
+        assert!(kept.get(&digest(1)).is_some());
+        assert!(put(3, 800) <= 3000);
+        assert!(kept.get(&digest(2)).is_none(), "used least");
+        assert!(kept.get(&digest(1)).is_some());
+        assert_eq!(put(4, 5000), 0, "what is too long is not kept");
+    }
+}

@@ -243,6 +243,7 @@ struct Level {
 
 impl Walk<'_> {
     async fn run(mut self) -> Result<Page<RepositoryName>, Failure> {
+        let began = self.last.clone();
         let mut levels = vec![self.level(String::new())];
         while let Some(level) = levels.last_mut() {
             if self.found.len() > self.limit {
@@ -267,9 +268,12 @@ impl Walk<'_> {
                     continue;
                 }
                 self.visit(&name).await?;
-                if self.looked_into > MAX_FOLDERS || Instant::now() > self.deadline {
-                    let next = name.max(self.last.clone());
-                    return Ok(self.end(Some(next)));
+                let is_late = self.looked_into > MAX_FOLDERS || Instant::now() > self.deadline;
+                // At least one step further, or the next page would be the same.
+                let reached = name.as_str().max(&self.last);
+                if is_late && reached > began.as_str() {
+                    let next = Some(reached.to_owned());
+                    return Ok(self.end(next));
                 }
                 let within = format!("{name}/");
                 if self.last < within || self.last.starts_with(&within) {
