@@ -37,8 +37,8 @@ use crate::members::Addr;
 pub const DIGEST_HEADER: HeaderName = HeaderName::from_static("docker-content-digest");
 /// Most names in one answer.
 pub const MAX_PAGE_NAMES: usize = 1000;
-/// Most tags that one manifest is stored under.
-pub const MAX_TAGS: usize = 32;
+/// Most tags that one manifest is stored under besides its reference: what a registry takes.
+pub const MAX_TAGS: usize = 64;
 
 /// Path of the list of repositories.
 pub const REPOSITORIES: &str = "/v1/repositories";
@@ -404,3 +404,6 @@ fn manifest_headers(addr: &Addr, headers: &HeaderMap) -> Result<(String, Digest)
         }),
     }
 }
+
+#[cfg(test)]
+mod tests;

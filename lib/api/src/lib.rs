@@ -11,6 +11,8 @@ pub mod build_index;
 pub mod client;
 pub mod cluster;
 pub mod error;
+#[cfg(test)]
+mod fake;
 pub mod members;
 pub mod origin;
 

@@ -23,6 +23,7 @@ use std::time::Duration;
 use futures_util::stream::StreamExt as _;
 use http::header;
 use oci::Digest;
+use parking_lot::Mutex;
 use reqwest::{Method, RequestBuilder};
 use serde::{Deserialize, Serialize};
 use torrent::SwarmName;
@@ -158,19 +159,35 @@ impl OriginClient {
     ) -> Result<u64, CallError> {
         let (addr, request) = self.upload(Method::PATCH, member, id)?;
         let (body, moved) = watched(body);
+        // Whoever sends is only told that sending failed, not whose fault it was.
+        let broken: Arc<Mutex<Option<String>>> = Arc::default();
+        let noted = Arc::clone(&broken);
+        let body = body.inspect(move |part| {
+            if let Err(error) = part {
+                *noted.lock() = Some(error.to_string());
+            }
+        });
         let request = request
             .query(&AppendQuery { offset })
             .body(reqwest::Body::wrap_stream(body));
         let patience = self.http.limits().commit;
         // As long as bytes move nothing is wrong.
-        let answer: UploadOffset = tokio::select! {
-            answer = self.http.json(&addr, request, LONGEST_APPEND) => answer?,
+        let answer: Result<UploadOffset, CallError> = tokio::select! {
+            answer = self.http.json(&addr, request, LONGEST_APPEND) => answer,
             () = silence(moved, patience) => {
                 let after = patience;
                 return Err(CallError::Timeout { member: addr, after });
             }
         };
-        Ok(answer.offset)
+        let broken = broken.lock().take();
+        match (answer, broken) {
+            (Ok(answer), _) => Ok(answer.offset),
+            (Err(_), Some(reason)) => Err(CallError::Body {
+                member: addr,
+                reason,
+            }),
+            (Err(error), None) => Err(error),
+        }
     }
 
     /// Ends an upload: its bytes are those of `digest`. Asking again is safe.
@@ -315,3 +332,6 @@ impl OriginClient {
         Ok((origin.http.clone(), request))
     }
 }
+
+#[cfg(test)]
+mod tests;
