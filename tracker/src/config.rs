@@ -39,7 +39,7 @@ impl Default for Config {
     fn default() -> Self {
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         Self {
-            name: "tracker".parse().expect("it is a name"),
+            name: "tracker-1".parse().expect("it is a name"),
             peer_addr: local(5003),
             admin_addr: local(5083),
             cluster: Cluster::default(),

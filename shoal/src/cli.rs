@@ -1,0 +1,234 @@
+//! Commands and flags.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::{check, output, pull, serve, sim, status, up};
+
+/// Shoal distributes container images inside a cluster, machine to machine.
+///
+/// Every machine runs an agent, which is a Docker registry on 127.0.0.1. The agents exchange the
+/// verified pieces of an image among themselves, so that about one copy leaves the storage however
+/// many machines pull it.
+///
+/// To try it on this machine, run `shoal up` and do what it prints.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    disable_help_subcommand = true,
+    arg_required_else_help = true,
+    after_help = "Settings: every key of a role's configuration is also an environment variable, \
+                  named SHOAL_ and the key in capitals, parts joined by two underscores.\n\
+                  Logs go to standard error; RUST_LOG=debug shows more of them."
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run everything in one process, to try Shoal on this machine
+    Up(Up),
+    /// Run an agent: the registry on each host, exchanging pieces with the others
+    Agent(Service),
+    /// Run an origin: takes uploads, keeps them in the storage and seeds them
+    Origin(Service),
+    /// Run a tracker: tells agents of each other
+    Tracker(Service),
+    /// Run a build-index: manifests, tags and what belongs to a repository
+    BuildIndex(Service),
+    /// Run a proxy: the registry that takes pushes
+    Proxy(Service),
+    /// Pull an image through an agent into an OCI image layout
+    Pull(Pull),
+    /// Show what a running role reports of itself
+    Status(Status),
+    /// Ask a running role whether it is ready; the exit code tells
+    Healthcheck(Healthcheck),
+    /// Check a configuration file without running anything
+    CheckConfig(CheckConfig),
+    /// Simulate a cluster: many machines in one thread, repeatable to the last event
+    #[command(subcommand)]
+    Sim(Sim),
+    /// Print the version
+    Version,
+}
+
+/// Flags of `shoal up`.
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    /// Folder for everything: backend/ is the storage, origin-1/, agent-1/, … belong to the parts
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "./data",
+        env = "SHOAL_UP_DATA"
+    )]
+    pub(crate) data: PathBuf,
+    /// Address of the first agent's registry
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5000")]
+    pub(crate) agent_addr: SocketAddr,
+    /// Number of agents; those after the first listen on free ports
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) agents: u16,
+    /// Number of origins, which share the blobs among themselves
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
+    pub(crate) origins: u16,
+    /// Address of the proxy, which takes pushes
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5001")]
+    pub(crate) proxy_addr: SocketAddr,
+    /// Address of the status page
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5080")]
+    pub(crate) admin_addr: SocketAddr,
+}
+
+/// Flags of a role.
+#[derive(Debug, Args)]
+pub(crate) struct Service {
+    /// Configuration file in YAML; without one, defaults and SHOAL_… variables are used
+    #[arg(long, value_name = "FILE", env = "SHOAL_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// Print the configuration as it would be used, and exit
+    #[arg(long)]
+    pub(crate) print_config: bool,
+}
+
+/// Flags of `shoal pull`.
+#[derive(Debug, Args)]
+pub(crate) struct Pull {
+    /// Image, such as team/app:v1, 127.0.0.1:5000/team/app:v1 or team/app@sha256:…
+    pub(crate) image: String,
+    /// Folder of the OCI image layout; it is made where missing, and may hold other images
+    #[arg(long, short, value_name = "DIR")]
+    pub(crate) output: Option<PathBuf>,
+    /// Agent or other registry to pull through, where IMAGE does not name one
+    #[arg(
+        long,
+        value_name = "ADDR",
+        default_value = "127.0.0.1:5000",
+        env = "SHOAL_AGENT"
+    )]
+    pub(crate) agent: String,
+    /// Of an image for several platforms take this one only, such as linux/arm64
+    #[arg(long, value_name = "OS/ARCH")]
+    pub(crate) platform: Option<String>,
+}
+
+/// Flags of `shoal status`.
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// Admin address of the role, or of `shoal up`
+    #[arg(value_name = "ADDR", default_value = "127.0.0.1:5080")]
+    pub(crate) admin: String,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Flags of `shoal healthcheck`.
+#[derive(Debug, Args)]
+pub(crate) struct Healthcheck {
+    /// Admin address of the role, or of `shoal up`
+    #[arg(value_name = "ADDR", default_value = "127.0.0.1:5080")]
+    pub(crate) admin: String,
+}
+
+/// Flags of `shoal check-config`.
+#[derive(Debug, Args)]
+pub(crate) struct CheckConfig {
+    /// The role that the file is for
+    pub(crate) role: Role,
+    /// The file
+    pub(crate) file: PathBuf,
+}
+
+/// What a process can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub(crate) enum Role {
+    Agent,
+    Origin,
+    Tracker,
+    BuildIndex,
+    Proxy,
+}
+
+/// What to do with the simulator.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Sim {
+    /// List the scenarios
+    List,
+    /// Run scenarios and report; fails where one is not as expected
+    Run {
+        /// Names of scenarios; none means all
+        scenarios: Vec<String>,
+        /// Seed of all randomness
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Print the reports as JSON, one a line
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+impl Role {
+    /// Returns the role's name, as flags and folders have it.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Agent => "agent",
+            Self::Origin => "origin",
+            Self::Tracker => "tracker",
+            Self::BuildIndex => "build-index",
+            Self::Proxy => "proxy",
+        }
+    }
+}
+
+impl Cli {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// What went wrong and what to do about it, for people.
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        match self.command {
+            Command::Up(flags) => serve::block_on(up::run(flags))?,
+            Command::Agent(flags) => serve::run(Role::Agent, &flags)?,
+            Command::Origin(flags) => serve::run(Role::Origin, &flags)?,
+            Command::Tracker(flags) => serve::run(Role::Tracker, &flags)?,
+            Command::BuildIndex(flags) => serve::run(Role::BuildIndex, &flags)?,
+            Command::Proxy(flags) => serve::run(Role::Proxy, &flags)?,
+            Command::Pull(flags) => serve::block_on(pull::run(flags))?,
+            Command::Status(flags) => serve::block_on(status::show(flags))?,
+            Command::Healthcheck(flags) => serve::block_on(status::healthcheck(&flags))?,
+            Command::CheckConfig(flags) => check::run(&flags)?,
+            Command::Sim(what) => return sim::run(what),
+            Command::Version => output::line(format_args!("shoal {}", env!("CARGO_PKG_VERSION")))?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn commands_are_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_names_every_role() {
+        let help = Cli::command().render_long_help().to_string();
+        for role in Role::value_variants() {
+            let value = role.to_possible_value().unwrap();
+            assert!(help.contains(value.get_name()), "{help}");
+            assert_eq!(value.get_name(), role.as_str());
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! One role in this process: from its configuration to its end.
+
+use std::time::Duration;
+
+use anyhow::bail;
+use rustix::process::{Resource, getrlimit, setrlimit};
+use service::http::Options;
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::{Role, Service};
+use crate::output;
+use crate::role::{Part, Sockets, bind};
+
+/// How long the process waits at its end for threads that wait for a disk.
+const BLOCKED: Duration = Duration::from_secs(5);
+/// How long requests to the admin port may go on when everything else has ended.
+const ADMIN_DRAIN: Duration = Duration::from_secs(1);
+
+/// Runs a role until it is told to end.
+///
+/// # Errors
+/// What is wrong with the configuration, what is in the way of the start, or why it ended.
+pub(crate) fn run(role: Role, flags: &Service) -> anyhow::Result<()> {
+    match role {
+        Role::Agent => configured::<agent::Config>(flags),
+        Role::Origin => configured::<origin::Config>(flags),
+        Role::Tracker => configured::<tracker::Config>(flags),
+        Role::BuildIndex => configured::<build_index::Config>(flags),
+        Role::Proxy => configured::<proxy::Config>(flags),
+    }
+}
+
+/// Runs a future on the threads of a new runtime.
+///
+/// # Errors
+/// Those of the future, or there are no threads.
+pub(crate) fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let result = runtime.block_on(future);
+    runtime.shutdown_timeout(BLOCKED);
+    result
+}
+
+/// Lets the process open as many files and sockets as it may. Where that fails, it has as many as
+/// before.
+pub(crate) fn raise_file_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "cannot raise the number of files that may be open");
+    }
+}
+
+/// Returns how an admin port is served.
+pub(crate) fn admin_options(server: &Options) -> Options {
+    Options {
+        drain_timeout: ADMIN_DRAIN,
+        ..server.clone()
+    }
+}
+
+fn configured<P: Part>(flags: &Service) -> anyhow::Result<()> {
+    let variables = std::env::vars_os().filter_map(|(key, value)| {
+        // What is no text can be no setting.
+        Some((key.into_string().ok()?, value.into_string().ok()?))
+    });
+    let config: P = service::config::load(flags.config.as_deref(), variables)?;
+    if flags.print_config {
+        return output::line(service::config::to_yaml(&config)?.trim_end());
+    }
+    service::telemetry::init(config.log())?;
+    raise_file_limit();
+    block_on(serve(config))
+}
+
+async fn serve<P: Part>(config: P) -> anyhow::Result<()> {
+    let shutdown = service::shutdown::on_signals()?;
+    let mut sockets = Sockets::new();
+    for (key, addr) in config.addrs() {
+        sockets.insert(key, bind(&setting(key), addr).await?);
+    }
+    let admin = bind(&setting("admin_addr"), config.admin_addr()).await?;
+    let addr = admin.local_addr()?;
+    let options = admin_options(config.server());
+    let running = config.start(sockets, shutdown.clone()).await?;
+    tracing::info!(name = running.admin.name(), admin = %addr, "started");
+
+    // Last to end: somebody may want to know how the rest does.
+    let admin_end = CancellationToken::new();
+    let router = running.admin.router();
+    let admin = tokio::spawn(service::http::serve(
+        admin,
+        router,
+        options,
+        admin_end.clone(),
+    ));
+    let ended = running.wait().await;
+    admin_end.cancel();
+    let _ = admin.await;
+    ended?;
+    if !shutdown.is_cancelled() {
+        bail!("it ended by itself; this is a bug, please report it");
+    }
+    tracing::info!("ended");
+    Ok(())
+}
+
+fn setting(key: &str) -> String {
+    format!("`{key}` (or SHOAL_{})", key.to_uppercase())
+}
