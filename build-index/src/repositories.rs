@@ -36,11 +36,34 @@ impl Repositories {
         digest: &Digest,
     ) -> Result<Option<u64>, Failure> {
         let link = layout::layer_link(repository, digest);
-        let (link, length) = tokio::try_join!(
-            async { Ok::<_, Failure>(self.storage.link(&link).await?) },
-            self.length(digest)
-        )?;
-        Ok(length.filter(|_| link.is_some()))
+        let Some(target) = self.storage.link(&link).await? else {
+            return Ok(None);
+        };
+        let Some(content) = self.storage.content(&target).await? else {
+            return Ok(None);
+        };
+        let Some(stat) = self.storage.stat(&layout::blob(&content)).await? else {
+            return Ok(None);
+        };
+        if content != *digest {
+            self.find_by(digest, &content).await;
+        }
+        Ok(Some(stat.length))
+    }
+
+    /// Lets others find content by its sha512 which docker-registry took: its link says where that
+    /// is. Whoever reads it hashes it.
+    async fn find_by(&self, digest: &Digest, content: &Digest) {
+        let found = async {
+            if self.storage.content(digest).await?.is_none() {
+                let link = layout::link_to(content);
+                self.storage.put(&layout::alias(digest), link).await?;
+            }
+            Ok::<_, backend::Error>(())
+        };
+        if let Err(error) = found.await {
+            tracing::warn!(%digest, %error, "content cannot be found by its sha512 yet");
+        }
     }
 
     /// Returns whether a repository has a manifest, and storage its bytes.
@@ -87,8 +110,14 @@ impl Repositories {
                 digest: *digest,
             });
         };
-        let link = layout::layer_link(repository, digest);
-        self.storage.put(&link, layout::link_to(&content)).await?;
+        let link = layout::link_to(&content);
+        if content != *digest {
+            // docker-registry follows the link below to this one.
+            let direct = layout::layer_link(repository, &content);
+            self.storage.put(&direct, link.clone()).await?;
+        }
+        let named = layout::layer_link(repository, digest);
+        self.storage.put(&named, link).await?;
         Ok(length)
     }
 

@@ -58,11 +58,9 @@ async fn a_sha512_is_as_good_a_name() {
             index.link(&layout::layer_link(&name, &config)).await,
             Some(content)
         );
-        // It is in the repository by the name it was put there by.
-        index
-            .get(&format!("/a/blobs/{content}"))
-            .await
-            .is(404, ErrorCode::BlobUnknown);
+        // docker-registry looks for it by its sha256 too.
+        let answer = index.get(&format!("/a/blobs/{content}")).await;
+        assert_eq!(answer.json::<BlobStat>(200).length, 2);
 
         let value = manifest(&config, &[]);
         let (bytes, digest) = (value.to_string(), sha512(value.to_string().as_bytes()));
@@ -93,6 +91,26 @@ async fn a_sha512_is_as_good_a_name() {
             .get("/a/manifests/v1")
             .await
             .is(404, ErrorCode::ManifestUnknown);
+    }
+}
+
+#[tokio::test]
+async fn a_sha512_of_docker_registry_is_found() {
+    let (_folder, both) = Index::both();
+    for index in both {
+        let name: RepositoryName = "a".parse().unwrap();
+        let content = index.store("some bytes").await;
+        let digest = Digest::of(Algorithm::Sha512, b"some bytes");
+        for named in [&content, &digest] {
+            let link = layout::layer_link(&name, named);
+            index.write(&link, layout::link_to(&content)).await;
+        }
+        let answer = index.get(&format!("/a/blobs/{digest}")).await;
+        assert_eq!(answer.json::<BlobStat>(200).length, 10);
+        // Origins find it by this.
+        assert_eq!(index.link(&layout::alias(&digest)).await, Some(content));
+        let value = manifest(&digest, &[digest]);
+        let _: ManifestStored = index.put("/a/manifests/v1", None, &value).await.json(201);
     }
 }
 
