@@ -123,6 +123,8 @@ pub struct Policy {
     /// Requests without a grant that an origin holds at a time, and of one agent (§7.9).
     pub ration: usize,
     pub ration_per_agent: usize,
+    /// An origin that could send more for this long lends slots whose agents are busy.
+    pub lend_after: Micros,
     /// How often the owners look after each other.
     pub partner_tick: Micros,
     /// Blobs that storage is being asked for.
@@ -143,10 +145,10 @@ impl Default for Policy {
             corrupt_back_off: Micros::from_secs(60),
             max_back_offs: 1_024,
             window_bytes: 24 << 20,
-            window_share: 0.8,
+            window_share: 0.7,
             max_open_per_peer: 4,
             few_peers_open: 4,
-            open_time: Micros::from_millis(60),
+            open_time: Micros::from_millis(100),
             min_open: 4,
             max_open: 20,
             assumed_rate: 125_000_000,
@@ -174,6 +176,7 @@ impl Default for Policy {
             grant_idle: Micros::from_millis(500),
             ration: 6,
             ration_per_agent: 2,
+            lend_after: Micros::from_millis(5),
             partner_tick: Micros::from_millis(500),
             max_resolving: 4_096,
         }

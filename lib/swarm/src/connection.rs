@@ -104,14 +104,12 @@ impl Connection {
     pub(crate) fn is_forgiven(&self, id: RequestId) -> bool {
         self.ended.contains(&id)
     }
+}
 
-    /// Takes in how long a piece took.
-    pub(crate) fn measure(&mut self, took: Micros) {
-        let smooth = self
-            .service
-            .map_or(took.0, |before| before.0 - before.0 / 4 + took.0 / 4);
-        self.service = Some(Micros(smooth));
-    }
+/// Takes a new sample into a moving average that forgets a quarter each time.
+pub(crate) fn smooth(average: &mut Option<Micros>, sample: Micros) {
+    let smooth = average.map_or(sample.0, |before| before.0 - before.0 / 4 + sample.0 / 4);
+    *average = Some(Micros(smooth));
 }
 
 /// A connection that is being made, and the blobs it is made for.

@@ -4,7 +4,7 @@ use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
 use torrent::{PieceIndex, SwarmName};
 
-use crate::connection::Request;
+use crate::connection::{Request, smooth};
 use crate::event::{CloseReason, ConnId};
 use crate::message::{Message, Priority, RejectReason, RequestId, Target};
 use crate::swarm::Swarm;
@@ -101,19 +101,23 @@ impl Swarm {
             .min(policy.max_open_per_peer)
     }
 
-    /// Returns how many requests may be open in all.
+    /// Returns how many requests may be open in all: a peer that is slow, whatever it believes,
+    /// must not hold slots of others with more than it can take.
     pub(crate) fn cap(&self) -> usize {
         let policy = &self.config.policy;
-        let bytes = self.own_rate() * policy.open_time.0 / 1_000_000;
-        let pieces = usize::try_from(bytes >> 20).unwrap_or(usize::MAX);
+        let measured = self.rate.get().unwrap_or(policy.assumed_rate);
+        let rate = self.config.download_rate.unwrap_or(u64::MAX).min(measured);
+        let pieces = rate / 1_000_000 * policy.open_time.0 >> 20;
+        let pieces = usize::try_from(pieces).unwrap_or(usize::MAX);
         pieces.clamp(policy.min_open, policy.max_open)
     }
 
-    /// Returns the rate in bytes per second that this process can receive at.
-    pub(crate) fn own_rate(&self) -> u64 {
-        let measured = self.rate.get().unwrap_or(self.config.policy.assumed_rate);
-        let limit = self.config.download_rate.unwrap_or(u64::MAX);
-        measured.min(limit).max(1)
+    /// Returns the rate in bytes per second of the own schedule. It never sinks because little
+    /// came: whoever starves would state that it is in no hurry, and starve on.
+    fn own_rate(&self) -> u64 {
+        let rate = self.rate.peak().max(self.config.policy.assumed_rate);
+        rate.min(self.config.download_rate.unwrap_or(u64::MAX))
+            .max(1)
     }
 
     /// Returns the most urgent piece to ask this peer for, of all blobs.
@@ -321,7 +325,9 @@ impl Swarm {
             return;
         };
         connection.live -= 1;
-        connection.measure(now.since(request.sent_at));
+        let took = now.since(request.sent_at);
+        smooth(&mut connection.service, took);
+        smooth(&mut self.service, took);
         self.open -= 1;
         if let Some(torrent) = self.torrents.get_mut(name) {
             torrent.checking.insert(piece, (conn, peer));

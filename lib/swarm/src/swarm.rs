@@ -14,7 +14,7 @@ use crate::message::{HandoutStatus, Message};
 use crate::rate::Rate;
 use crate::seed::Origin;
 use crate::stats::Stats;
-use crate::time::Time;
+use crate::time::{Micros, Time};
 use crate::timers::{Timer, Timers};
 use crate::torrent::Torrents;
 use crate::upload::Uploads;
@@ -39,6 +39,8 @@ pub struct Swarm {
     pub(crate) uploads: Uploads,
     pub(crate) origin: Origin,
     pub(crate) rate: Rate,
+    /// How long a piece takes from whichever peer, asked for to received.
+    pub(crate) service: Option<Micros>,
     /// Requests open in all, cancelled ones excepted.
     pub(crate) open: usize,
     /// The cap kept us from asking for more.
@@ -72,6 +74,7 @@ impl Swarm {
             uploads: Uploads::default(),
             origin: Origin::default(),
             rate: Rate::default(),
+            service: None,
             open: 0,
             capped: false,
             trackers_up: None,
@@ -135,6 +138,7 @@ impl Swarm {
             match timer {
                 Timer::Connection(conn) => self.connection_due(now, conn),
                 Timer::Queued(conn) => self.queued_due(now, conn),
+                Timer::Uploads => self.start_uploads(now),
                 Timer::Haves(name) => self.flush_haves(&name),
                 Timer::Torrent(name) => self.torrent_due(now, name),
                 Timer::Grants => self.grants_due(now),

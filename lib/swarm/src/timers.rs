@@ -14,6 +14,8 @@ pub(crate) enum Timer {
     Connection(ConnId),
     /// Requests of a peer that wait are told so.
     Queued(ConnId),
+    /// An upload stalls, so that another may start.
+    Uploads,
     /// Verified pieces are announced.
     Haves(SwarmName),
     /// A download looks after itself.

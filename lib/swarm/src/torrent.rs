@@ -117,6 +117,8 @@ pub(crate) struct Torrent {
     pub(crate) owners: Vec<Peer>,
     pub(crate) owners_without: BTreeSet<PeerId>,
     pub(crate) owners_asked: Option<Time>,
+    /// Pieces that were sent to somebody.
+    pub(crate) sent: PieceSet,
     /// Of an origin.
     pub(crate) pass: Option<FirstPass>,
     /// Pieces delivered since the last SERVED.
@@ -154,9 +156,17 @@ impl Torrent {
             owners: Vec::new(),
             owners_without: BTreeSet::new(),
             owners_asked: None,
+            sent: PieceSet::default(),
             pass: None,
             delivered: VecDeque::new(),
         }
+    }
+
+    /// Begins with no piece of a blob of this length.
+    pub(crate) fn size_sets(&mut self, pieces: u32) {
+        self.have = PieceSet::empty(pieces);
+        self.known = PieceSet::empty(pieces);
+        self.sent = PieceSet::empty(pieces);
     }
 
     pub(crate) fn geometry(&self) -> Option<Geometry> {

@@ -15,12 +15,14 @@ use crate::timers::Timer;
 /// Longest lag that counts: whoever states more is no better off.
 const MAX_LAG_US: i64 = 3_600_000_000;
 
-/// Place in the queue: what no grant pays for is last, then the most urgent, then the least
-/// virtual time, then the first that came.
+/// Place in the queue: what no grant pays for is last; then the most urgent first, then what was
+/// sent to nobody yet (whoever gets it passes it on, and a piece that only we have is what the
+/// whole swarm waits for), then the least virtual time, then the first that came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
     rationed: bool,
     priority: Priority,
+    sent_before: bool,
     virtual_us: i64,
     turn: u64,
 }
@@ -98,6 +100,31 @@ impl Uploads {
         all < policy.max_uploads && flowing < policy.max_interleaved
     }
 
+    /// A piece was sent for the first time: who waits for it waits behind others now.
+    fn was_sent(&mut self, name: &SwarmName, piece: u32) {
+        let waiting = self.waiting.iter().filter(|(rank, key)| {
+            let upload = self.all.get(key);
+            let is_it = upload.is_some_and(|one| one.piece == Some(piece) && one.name == *name);
+            is_it && !rank.sent_before
+        });
+        let moved: Vec<(Rank, Key)> = waiting.copied().collect();
+        for (mut rank, key) in moved {
+            self.waiting.remove(&(rank, key));
+            rank.sent_before = true;
+            self.waiting.insert((rank, key));
+            if let Some(upload) = self.all.get_mut(&key) {
+                upload.rank = rank;
+            }
+        }
+    }
+
+    /// Returns when the next upload stalls, where somebody waits for that.
+    fn next_stall(&self, now: Time, policy: &Policy) -> Option<Time> {
+        let stalls = self.active.values().map(|at| *at + policy.stall);
+        let next = stalls.filter(|at| *at > now).min();
+        next.filter(|_| !self.waiting.is_empty())
+    }
+
     /// Checks the books; used by [`crate::invariants`].
     pub(crate) fn is_sound(&self) -> bool {
         let waiting = self.all.values().filter(|one| one.started_at.is_none());
@@ -159,6 +186,7 @@ impl Swarm {
         let rank = Rank {
             rationed: paid == Paid::Ration,
             priority,
+            sent_before: self.was_sent(&name, piece),
             // Absolute, so that waiting counts: a number that does not age starves who comes late.
             virtual_us: arrived.saturating_sub(lag_us),
             turn: self.uploads.turn,
@@ -179,6 +207,12 @@ impl Swarm {
         let policy = &self.config.policy;
         self.timers.arm(Timer::Queued(conn), now + policy.queued);
         self.start_uploads(now);
+    }
+
+    fn was_sent(&self, name: &SwarmName, piece: Option<u32>) -> bool {
+        let sent = self.torrents.get(name).map(|torrent| &torrent.sent);
+        sent.zip(piece)
+            .is_some_and(|(sent, piece)| sent.contains(piece))
     }
 
     fn is_crowded(&self, conn: ConnId) -> bool {
@@ -237,6 +271,9 @@ impl Swarm {
                 connection.is_some_and(|one| one.pinged_at.is_none_or(|at| at + silence > now))
             };
             if !self.uploads.has_room(now, policy, is_there) {
+                if let Some(due) = self.uploads.next_stall(now, policy) {
+                    self.timers.arm(Timer::Uploads, due);
+                }
                 return;
             }
             let mut next = None;
@@ -263,7 +300,7 @@ impl Swarm {
                 (None, Some(key)) => {
                     self.end_upload(now, key, Some(RejectReason::NothingToGive));
                 }
-                (None, None) => return,
+                (None, None) => return self.underused(now),
             }
         }
     }
@@ -283,6 +320,10 @@ impl Swarm {
         let (paid, blocks, priority) = (upload.paid, upload.blocks, upload.rank.priority);
         let (conn, id) = key;
         self.stats.uploads_started += 1;
+        let first = self.torrents.get_mut(&name);
+        if first.is_some_and(|torrent| torrent.sent.insert(piece)) {
+            self.uploads.was_sent(&name, piece);
+        }
         self.giving(now, conn, &name, piece, paid);
         self.timers
             .arm(Timer::Connection(conn), now + self.config.policy.silence);
