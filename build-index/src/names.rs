@@ -18,8 +18,9 @@ use crate::tags::Tags;
 
 /// Entries listed at a time.
 const LISTED: usize = 500;
-/// Look-ups made at a time.
-const LOOKED_UP: usize = 16;
+/// Look-ups made at a time: tags that docker-registry removed take a while each, see
+/// [`Tags::read`].
+const LOOKED_UP: usize = 64;
 /// Most folders that one request looks into.
 const MAX_FOLDERS: usize = 5000;
 
