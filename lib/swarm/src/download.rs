@@ -107,7 +107,7 @@ impl Swarm {
         let policy = &self.config.policy;
         let measured = self.rate.get().unwrap_or(policy.assumed_rate);
         let rate = self.config.download_rate.unwrap_or(u64::MAX).min(measured);
-        let pieces = rate / 1_000_000 * policy.open_time.0 >> 20;
+        let pieces = (rate / 1_000_000 * policy.open_time.0) >> 20;
         let pieces = usize::try_from(pieces).unwrap_or(usize::MAX);
         pieces.clamp(policy.min_open, policy.max_open)
     }

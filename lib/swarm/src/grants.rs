@@ -263,7 +263,11 @@ impl Swarm {
         let starves = torrent
             .starving_since
             .is_some_and(|since| since + self.config.policy.want <= now);
-        if !lone && !starves {
+        let gives = |(conn, link): (&ConnId, &crate::torrent::Link)| {
+            self.is_served_by(*conn) && link.described && !link.nothing_to_give
+        };
+        let others_give = wanted.whole && torrent.links.iter().any(gives);
+        if !starves && (!lone || others_give) {
             return None;
         }
         let piece = *torrent.wants(1).first()?;

@@ -397,3 +397,6 @@ impl Swarm {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
