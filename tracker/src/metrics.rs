@@ -90,6 +90,16 @@ impl Metrics {
         ] {
             registry.register(name, help, counter);
         }
+        for reason in [
+            Reason::Gone,
+            Reason::Closed,
+            Reason::Garbage,
+            Reason::Behind,
+            Reason::Refused,
+        ] {
+            // A family without members is not shown at all.
+            drop(ended.get_or_create(&Ended { reason }));
+        }
         registry.register("sessions_ended", "Sessions that ended", ended);
         metrics
     }
