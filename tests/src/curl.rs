@@ -109,7 +109,15 @@ pub fn get(url: &str) -> Answer {
 /// As [`send`].
 #[must_use]
 pub fn head(url: &str) -> Answer {
-    send(url, &["--head"])
+    let mut answer = send(url, &["--head"]);
+    // Curl writes the headers of such an answer where bodies go.
+    assert!(
+        answer.body.starts_with(b"HTTP/"),
+        "a body: {}",
+        answer.text()
+    );
+    answer.body.clear();
+    answer
 }
 
 /// Sends a GET request whose answer may end early; returns the exit code of curl (18 says that

@@ -19,7 +19,9 @@ pub fn copy(from: &str, to: &str) {
 #[must_use]
 pub fn command(from: &str, to: &str) -> Command {
     let mut command = Command::new(crate::program("/usr/bin/skopeo", "skopeo"));
-    command.args(["--insecure-policy", "copy", "--all"]);
+    // Else it compresses what is not compressed yet, and names it anew.
+    let same = "--preserve-digests";
+    command.args(["--insecure-policy", "copy", "--all", same]);
     if from.starts_with("docker://") {
         command.arg("--src-tls-verify=false");
     }

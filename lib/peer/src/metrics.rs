@@ -59,6 +59,11 @@ impl Metrics {
     #[must_use]
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
+        // A counter that appears only with its first count looks like a new one to who watches it.
+        for peer in [PeerKind::Agent, PeerKind::Origin] {
+            drop(metrics.received_bytes.get_or_create(&Source { peer }));
+            drop(metrics.sent_bytes.get_or_create(&Source { peer }));
+        }
         let registry = registry.sub_registry_with_prefix("peer");
         let Self {
             received_bytes,
