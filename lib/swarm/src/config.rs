@@ -162,7 +162,7 @@ impl Default for Policy {
             have_delay: Micros::from_millis(2),
             starving: Micros::from_millis(50),
             want: Micros::from_millis(200),
-            starving_pause: Micros::from_secs(1),
+            starving_pause: Micros::from_millis(500),
             patience: Micros::from_secs(30),
             max_uploads: 8,
             max_interleaved: 4,

@@ -109,9 +109,9 @@ fn a_want_is_met_by_an_introduction_before_the_origin() {
     assert_eq!(harness.handouts(&starving).len(), 1);
     assert_eq!(harness.grants(&origin(1)), []);
     // It says so again, and nobody had it.
-    harness.pass(Micros::from_millis(250));
+    harness.pass(Micros::from_millis(120));
     harness.want(&starving, name(1), &[7]);
-    harness.pass(Micros::from_millis(300));
+    harness.pass(Micros::from_millis(150));
     let grants = harness.grants(&origin(1));
     assert_eq!(grants.len(), 1);
     assert_eq!(
