@@ -34,6 +34,10 @@ pub struct Config {
     /// How long a reader waits for the piece it needs next.
     #[serde(with = "humantime_serde")]
     pub read_timeout: Duration,
+    /// How long a blob of which only parts are wanted may go unread. Then it may be evicted, and
+    /// where nothing of it is here its swarm is left.
+    #[serde(with = "humantime_serde")]
+    pub lazy_idle: Duration,
     /// Most readers at a time.
     pub max_readers: usize,
 }
@@ -51,6 +55,7 @@ impl Default for Config {
             write_timeout: Duration::from_secs(30),
             open_timeout: Duration::from_secs(10),
             read_timeout: Duration::from_secs(30),
+            lazy_idle: Duration::from_secs(300),
             max_readers: 4096,
         }
     }

@@ -2,6 +2,8 @@
 //! done; nothing here waits for a socket or a disk, and nothing but this task decides.
 
 mod act;
+mod connections;
+mod lazy;
 mod trackers;
 
 use std::collections::{HashMap, VecDeque};
@@ -77,6 +79,11 @@ pub(crate) enum Event {
         piece: PieceIndex,
     },
     Evicted(Vec<SwarmName>),
+    /// It shall be kept from eviction.
+    Pinned {
+        torrent: Arc<Torrent>,
+        pin: Pin,
+    },
     Resolved {
         name: SwarmName,
         found: Found,
@@ -149,6 +156,7 @@ impl Driver {
         self.tell_trackers_up();
         self.drain();
         let (node, stop) = (Arc::clone(&self.node), self.node.stop.clone());
+        let mut sweeps = tokio::time::interval(self.sweep_every());
         while !stop.is_cancelled() {
             let wake = self.wake_at();
             let sleep = tokio::time::sleep_until(wake.unwrap_or(self.epoch));
@@ -157,6 +165,7 @@ impl Driver {
                 Some(event) = self.events.recv() => self.happened(event),
                 Some(command) = self.commands.recv() => self.asked(command),
                 () = node.readers.noted() => {}
+                _ = sweeps.tick() => self.sweep(),
                 () = sleep, if wake.is_some() => {}
             }
             self.take_batch();
@@ -249,6 +258,11 @@ impl Driver {
             }
             Event::Lost { name, piece } => self.lost(name, piece),
             Event::Evicted(names) => self.remove(names, "it was evicted"),
+            Event::Pinned { torrent, pin } => {
+                if self.is_current(&torrent) && !torrent.now().is_complete() {
+                    self.pins.insert(torrent.name, pin);
+                }
+            }
             Event::Resolved { name, found } => self.resolved(name, found),
         }
     }
@@ -303,47 +317,6 @@ impl Driver {
         }
     }
 
-    // --- connections ---
-
-    fn connected(&mut self, peer: Option<Peer>, socket: TcpStream) {
-        if self.conns.len() >= self.node.config.max_connections {
-            tracing::warn!(
-                limit = self.node.config.max_connections,
-                "too many connections with peers; one more is refused"
-            );
-            if let Some(peer) = peer {
-                self.tell(Input::ConnectFailed { peer: peer.id });
-            }
-            return;
-        }
-        let conn = ConnId(self.next_conn);
-        self.next_conn += 1;
-        let connection = Connection::start(&self.node, conn, socket, &self.sender);
-        self.conns.insert(conn, connection);
-        self.count_connections();
-        let expected = peer.map(|peer| peer.id);
-        self.tell(Input::Connected { conn, expected });
-    }
-
-    fn closed(&mut self, conn: ConnId, why: &str) {
-        if let Some(connection) = self.conns.remove(&conn) {
-            let peer = connection.known.peer.get().map(|peer| peer.addr.as_ref());
-            tracing::debug!(conn = conn.0, peer, why, "connection ended");
-            self.forget_conn(conn);
-            self.tell(Input::Closed { conn });
-        }
-    }
-
-    fn forget_conn(&mut self, conn: ConnId) {
-        self.uploads.retain(|(of, _), _| *of != conn);
-        self.count_connections();
-    }
-
-    fn count_connections(&self) {
-        let count = i64::try_from(self.conns.len()).unwrap_or(i64::MAX);
-        self.node.metrics.connections.set(count);
-    }
-
     // --- blobs ---
 
     fn is_current(&self, torrent: &Arc<Torrent>) -> bool {
@@ -372,8 +345,12 @@ impl Driver {
 
     fn download(&mut self, want: Want) -> Arc<Torrent> {
         let torrent = self.torrent(want.name);
+        torrent.want(want.whole);
         let is_complete = torrent.now().is_complete();
         if !is_complete {
+            if want.whole {
+                self.pin(&torrent);
+            }
             self.tell(Input::Download {
                 name: want.name,
                 priority: want.priority,

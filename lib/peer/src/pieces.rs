@@ -90,6 +90,9 @@ pub trait Pieces: fmt::Debug + Send + Sync + 'static {
         self.read(name, piece).await.is_ok()
     }
 
+    /// Lets go of a blob that was opened and of which nothing was stored, unless somebody uses it.
+    async fn release(&self, _name: &SwarmName) {}
+
     /// Drops a blob and everything known of it: it was revoked.
     async fn remove(&self, name: &SwarmName);
 

@@ -2,11 +2,13 @@
 //! status page.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use swarm::Failure;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use torrent::{Bitfield, Description, Geometry, PieceIndex, Role, SwarmName};
 
 use crate::turns::Turns;
@@ -24,6 +26,10 @@ pub(crate) struct Torrent {
     pub(crate) values: watch::Sender<()>,
     bytes: [AtomicU64; 2],
     readers: AtomicUsize,
+    /// Whether somebody asked for parts of it, and for all.
+    wanted: [AtomicBool; 2],
+    /// When it was last asked for or read.
+    used_at: Mutex<Instant>,
 }
 
 /// What can be watched.
@@ -54,6 +60,8 @@ impl Torrent {
             values: watch::Sender::new(()),
             bytes: Default::default(),
             readers: AtomicUsize::new(0),
+            wanted: Default::default(),
+            used_at: Mutex::new(Instant::now()),
         })
     }
 
@@ -139,11 +147,28 @@ impl Torrent {
         self.bytes[of].fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// Notes that it is asked for.
+    pub(crate) fn want(&self, whole: bool) {
+        self.wanted[usize::from(whole)].store(true, Ordering::Relaxed);
+        *self.used_at.lock() = Instant::now();
+    }
+
+    /// Returns whether only parts of it were wanted, and none for this long.
+    pub(crate) fn is_left_alone(&self, idle: Duration) -> bool {
+        let [parts, all] = &self.wanted;
+        parts.load(Ordering::Relaxed)
+            && !all.load(Ordering::Relaxed)
+            && self.readers.load(Ordering::Relaxed) == 0
+            && self.used_at.lock().elapsed() >= idle
+            && !self.now().is_complete()
+    }
+
     pub(crate) fn read_begins(&self) {
         self.readers.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn read_ends(&self) {
+        *self.used_at.lock() = Instant::now();
         self.readers.fetch_sub(1, Ordering::Relaxed);
     }
 

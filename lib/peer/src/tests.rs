@@ -21,7 +21,7 @@ use torrent::{
 
 use self::memory::{MemoryPieces, slice};
 use self::tracker::Lists;
-use crate::{Blob, Config, Metrics, Node, OpenError, ReadError, Setup};
+use crate::{Blob, Config, Metrics, Node, OpenError, ReadError, Setup, Want};
 
 const MIB: usize = 1 << 20;
 
@@ -309,6 +309,41 @@ async fn who_stops_reading_does_not_stop_the_download() {
     bench.origin.pieces.gate.send_replace(u32::MAX);
     complete(&agent, content.name).await;
     assert_eq!(agent.node.blob(&content.name).unwrap().readers, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_announced_and_is_not_read_is_let_go() {
+    let mut bench = Bench::new().await;
+    let (unread, whole) = (content(3 * MIB, 11), content(2 * MIB, 12));
+    for content in [&unread, &whole] {
+        bench.origin.pieces.put(&content.metainfo, &content.bytes);
+    }
+    let config = Config {
+        lazy_idle: Duration::from_millis(100),
+        ..Config::default()
+    };
+    let agent = bench.agent_with(config).await;
+    let want = |content: &Content, whole| Want {
+        name: content.name,
+        priority: Priority::Prefetch,
+        whole,
+    };
+    let wants = vec![want(&unread, false), want(&whole, true)];
+    agent.node.prefetch(wants).await;
+    let joined = async {
+        while !agent.pieces.has(&unread.name) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    within("joining", joined).await;
+    complete(&agent, whole.name).await;
+    let released = async {
+        while agent.pieces.has(&unread.name) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    within("releasing", released).await;
+    fetch(&agent, &unread).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

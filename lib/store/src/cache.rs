@@ -100,6 +100,14 @@ struct Entry {
     cell: Mutex<Cell>,
 }
 
+/// Which blob may be taken out.
+#[derive(Clone, Copy, Debug)]
+enum Takes {
+    Any,
+    Idle,
+    IdleAndEmpty,
+}
+
 #[derive(Debug, Default)]
 struct Cell {
     blob: Option<Arc<Blob>>,
@@ -351,7 +359,7 @@ impl Cache {
                 .collect()
         };
         for name in evict::choose(self.used_bytes(), marks, candidates) {
-            match self.take_out(&name, false) {
+            match self.take_out(&name, Takes::Idle) {
                 Ok(true) => evicted.push(name),
                 Ok(false) => {}
                 Err(error) => tracing::warn!(%name, %error, "cannot evict"),
@@ -364,15 +372,28 @@ impl Cache {
     /// # Errors
     /// [`DiskError`]; a blob that is not here is none.
     pub fn remove(&self, name: &SwarmName) -> Result<(), DiskError> {
-        self.take_out(name, true).map(|_| ())
+        self.take_out(name, Takes::Any).map(|_| ())
     }
 
-    fn take_out(&self, name: &SwarmName, even_busy: bool) -> Result<bool, DiskError> {
+    /// Removes a blob of which no piece is here, unless somebody uses it. Returns whether it did.
+    ///
+    /// # Errors
+    /// [`DiskError`].
+    pub fn remove_empty(&self, name: &SwarmName) -> Result<bool, DiskError> {
+        self.take_out(name, Takes::IdleAndEmpty)
+    }
+
+    fn take_out(&self, name: &SwarmName, takes: Takes) -> Result<bool, DiskError> {
         let Some(entry) = self.entries.lock().get(name).cloned() else {
             return Ok(false);
         };
         let mut cell = entry.cell.lock();
-        if cell.dead || (cell.is_busy() && !even_busy) {
+        let goes = match takes {
+            Takes::Any => true,
+            Takes::Idle => !cell.is_busy(),
+            Takes::IdleAndEmpty => !cell.is_busy() && entry.account.bytes() == 0,
+        };
+        if cell.dead || !goes {
             return Ok(false);
         }
         if let Some(blob) = cell.blob.take() {
@@ -394,8 +415,8 @@ impl Cache {
         }
     }
 
-    /// Closes idle blobs that were used least recently, where too many are open. Only complete
-    /// ones: the others would have to be hashed again.
+    /// Closes idle blobs that were used least recently, where too many are open. Complete ones
+    /// first: the others must be hashed again when they are opened.
     fn close_idle(&self) {
         if !self
             .ticks
@@ -411,22 +432,33 @@ impl Cache {
                 cell.is_some_and(|cell| cell.blob.is_some() && !cell.is_busy())
             };
             let idle = entries.values().filter(is_idle).cloned();
-            idle.map(|entry| (entry.last_used.load(Ordering::Relaxed), entry))
-                .collect()
+            idle.map(|entry| {
+                let last_used = entry.last_used.load(Ordering::Relaxed);
+                (!entry.is_complete(), last_used, entry)
+            })
+            .collect()
         };
         if idle.len() <= self.config.max_idle_open {
             return;
         }
-        idle.sort_by_key(|(last_used, _)| *last_used);
+        idle.sort_by_key(|(is_partial, last_used, _)| (*is_partial, *last_used));
         let excess = idle.len() - self.config.max_idle_open / 4 * 3;
-        for (_, entry) in idle.into_iter().take(excess) {
+        for (.., entry) in idle.into_iter().take(excess) {
             let mut cell = entry.cell.lock();
             if !cell.is_busy()
-                && let Some(blob) = cell.blob.take_if(|blob| blob.is_complete())
+                && let Some(blob) = cell.blob.take()
             {
                 cell.found = Some(known(&blob));
             }
         }
+    }
+}
+
+impl Entry {
+    /// Returns whether all pieces are known to be here, as far as that can be seen now.
+    fn is_complete(&self) -> bool {
+        let cell = self.cell.try_lock();
+        cell.is_some_and(|cell| cell.blob.as_ref().is_some_and(|blob| blob.is_complete()))
     }
 }
 

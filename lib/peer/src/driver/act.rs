@@ -135,7 +135,7 @@ impl Driver {
     }
 
     /// Runs a job until its end or that of the node.
-    fn spawn(&self, job: impl Future<Output = ()> + Send + 'static) {
+    pub(super) fn spawn(&self, job: impl Future<Output = ()> + Send + 'static) {
         let stop = self.node.stop.clone();
         let job = async move { stop.run_until_cancelled_owned(job).await };
         self.node.tasks.spawn(job);

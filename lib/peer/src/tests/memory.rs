@@ -282,6 +282,14 @@ impl Pieces for MemoryPieces {
         Ok(if lies { flipped(&bytes) } else { bytes })
     }
 
+    async fn release(&self, name: &SwarmName) {
+        let is_empty = |stored: &mut Stored| stored.pieces.is_empty();
+        let mut blobs = self.blobs.lock();
+        if blobs.get_mut(name).is_some_and(is_empty) {
+            blobs.remove(name);
+        }
+    }
+
     async fn remove(&self, name: &SwarmName) {
         self.blobs.lock().remove(name);
     }

@@ -17,6 +17,10 @@ pub(super) fn scan(cache: &Cache) -> Result<Vec<Known>, DiskError> {
     for folder in subfolders(&cache.tree.blobs())? {
         for folder in subfolders(&folder)? {
             match find(cache, &folder)? {
+                // Nothing of it was stored: it takes a place and saves nobody anything.
+                Some(known) if known.bytes == 0 => {
+                    durable::remove_folder(&folder, &cache.next_trash())?;
+                }
                 Some(known) => found.push((modified(&folder), known)),
                 None => {
                     tracing::warn!(

@@ -394,6 +394,62 @@ fn many_users_of_one_blob_agree() {
 }
 
 #[test]
+fn a_blob_without_pieces_takes_no_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let (empty, partial) = (sample(60, 2 * MIB), sample(61, 2 * MIB));
+    let cache = open(folder.path(), 1 << 30);
+    let held = cache.open_blob(&empty.description()).unwrap();
+    assert!(
+        !cache.remove_empty(empty.info.name()).unwrap(),
+        "it is in use"
+    );
+    drop(held);
+    fill(&cache, &partial, [0]);
+    assert!(
+        !cache.remove_empty(partial.info.name()).unwrap(),
+        "it has a piece"
+    );
+    assert!(cache.remove_empty(empty.info.name()).unwrap());
+    assert!(cache.get(empty.info.name()).unwrap().is_none());
+    // One that was left behind is gone after a restart.
+    cache.open_blob(&empty.description()).unwrap();
+    assert_eq!(cache.known().len(), 2);
+    drop(cache);
+    let cache = open(folder.path(), 1 << 30);
+    let known: Vec<_> = cache
+        .known()
+        .iter()
+        .map(|known| *known.description.name())
+        .collect();
+    assert_eq!(known, [*partial.info.name()]);
+}
+
+#[test]
+fn not_all_idle_blobs_stay_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = Config::new(folder.path(), 1 << 30);
+    config.max_idle_open = 4;
+    let cache = Cache::open(config, key().public()).unwrap();
+    let samples: Vec<_> = (0..12).map(|seed| sample(70 + seed, 2 * MIB)).collect();
+    for (at, sample) in samples.iter().enumerate() {
+        fill(&cache, sample, if at % 2 == 0 { 0..2 } else { 0..1 });
+    }
+    for _ in 0..CLOSE_EVERY {
+        cache.get(samples[0].info.name()).unwrap();
+    }
+    let entries = cache.entries.lock();
+    let open = entries
+        .values()
+        .filter(|entry| entry.cell.lock().blob.is_some());
+    assert!(open.count() <= 4);
+    drop(entries);
+    for sample in &samples {
+        let blob = cache.get(sample.info.name()).unwrap().unwrap();
+        blob.read(sample.index(0)).unwrap();
+    }
+}
+
+#[test]
 fn a_folder_has_one_cache() {
     let folder = tempfile::tempdir().unwrap();
     let _cache = open(folder.path(), MIB);
