@@ -134,6 +134,13 @@ impl Pieces for CachedPieces {
         }
     }
 
+    async fn release(&self, name: &SwarmName) {
+        let (cache, name) = (Arc::clone(&self.cache), *name);
+        if let Err(error) = blocking(move || cache.remove_empty(&name)).await {
+            tracing::warn!(%name, %error, "cannot remove an empty blob from the cache");
+        }
+    }
+
     async fn remove(&self, name: &SwarmName) {
         let (cache, name) = (Arc::clone(&self.cache), *name);
         if let Err(error) = blocking(move || cache.remove(&name)).await {

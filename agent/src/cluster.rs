@@ -10,13 +10,14 @@ use api::{BuildIndexClient, Cluster, Http, Limits, OriginClient};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, future::join_all, stream};
 use oci::{Digest, RepositoryName};
+use serde_json::json;
 use service::Running;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 const MIB: usize = 1 << 20;
 /// Bound of everything that is waited for.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A part that runs.
 struct Part {
@@ -77,27 +78,23 @@ fn key(folder: &Path) -> (PathBuf, String) {
     (path, key)
 }
 
+/// Starts a part with this configuration.
+macro_rules! part {
+    ($part:ident, $config:expr, $http:expr, { $($listener:ident: $bound:expr),* }) => {{
+        let config: $part::Config = serde_json::from_value($config).unwrap();
+        let stop = CancellationToken::new();
+        let listeners = $part::Listeners { $($listener: $bound),* };
+        let running = $part::start(config, listeners, stop.clone()).await.unwrap();
+        Part { running, stop, http: $http }
+    }};
+}
+
 impl Bench {
     async fn start(origins: usize, agents: usize) -> Self {
-        Self::start_in(
-            tempfile::tempdir().unwrap(),
-            origins,
-            agents,
-            serde_json::json!({}),
-        )
-        .await
-    }
-
-    /// Starts a cluster whose origins have these settings towards peers.
-    async fn start_in(
-        folder: tempfile::TempDir,
-        origins: usize,
-        agents: usize,
-        peer: serde_json::Value,
-    ) -> Self {
+        let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("backend");
         std::fs::create_dir_all(&root).unwrap();
-        let backend = serde_json::json!({"fs": {"root": root}});
+        let backend = json!({"fs": {"root": root}});
         let (key_file, key) = key(folder.path());
         let mut listeners = Vec::new();
         for _ in 0..origins {
@@ -106,43 +103,17 @@ impl Bench {
         let (tracker_peer, index_http) = (listen().await, listen().await);
         let members = listeners.iter().enumerate().map(|(at, (http, peer))| {
             let (http, peer) = (http.1.to_string(), peer.1.to_string());
-            serde_json::json!({"name": format!("origin-{at}"), "http": http, "peer": peer})
+            json!({"name": format!("origin-{at}"), "http": http, "peer": peer})
         });
-        let cluster = serde_json::json!({
+        let cluster = json!({
             "origins": members.collect::<Vec<_>>(),
             "trackers": [{"name": "tracker-1", "peer": tracker_peer.1.to_string()}],
             "build_indexes": [{"name": "build-index-1", "http": index_http.1.to_string()}],
         });
-        let stop = CancellationToken::new();
-        let config = serde_json::json!({
-            "name": "tracker-1", "cluster": cluster, "cluster_key": key,
-        });
-        let config: tracker::Config = serde_json::from_value(config).unwrap();
-        let listener = tracker::Listeners {
-            peer: tracker_peer.0,
-        };
-        let running = tracker::start(config, listener, stop.clone())
-            .await
-            .unwrap();
-        let tracker = Part {
-            running,
-            stop,
-            http: tracker_peer.1,
-        };
-
-        let stop = CancellationToken::new();
-        let config = serde_json::json!({"backend": backend});
-        let config: build_index::Config = serde_json::from_value(config).unwrap();
-        let listener = build_index::Listeners { http: index_http.0 };
-        let running = build_index::start(config, listener, stop.clone())
-            .await
-            .unwrap();
-        let index = Part {
-            running,
-            stop,
-            http: index_http.1,
-        };
-
+        let config = json!({"name": "tracker-1", "cluster": cluster, "cluster_key": key});
+        let tracker = part!(tracker, config, tracker_peer.1, { peer: tracker_peer.0 });
+        let config = json!({"backend": backend});
+        let index = part!(build_index, config, index_http.1, { http: index_http.0 });
         let mut bench = Self {
             cluster: serde_json::from_value(cluster.clone()).unwrap(),
             origins: Vec::new(),
@@ -152,25 +123,13 @@ impl Bench {
             repository: "team/app".parse().unwrap(),
             folder,
         };
-        for (at, (http, peer_listener)) in listeners.into_iter().enumerate() {
-            let config = serde_json::json!({
+        for (at, (http, peer)) in listeners.into_iter().enumerate() {
+            let config = json!({
                 "name": format!("origin-{at}"), "backend": backend, "cluster": cluster,
-                "cluster_key_file": key_file, "peer": peer,
+                "cluster_key_file": key_file,
             });
-            let config: origin::Config = serde_json::from_value(config).unwrap();
-            let listeners = origin::Listeners {
-                http: http.0,
-                peer: peer_listener.0,
-            };
-            let stop = CancellationToken::new();
-            let running = origin::start(config, listeners, stop.clone())
-                .await
-                .unwrap();
-            bench.origins.push(Part {
-                running,
-                stop,
-                http: http.1,
-            });
+            let origin = part!(origin, config, http.1, { http: http.0, peer: peer.0 });
+            bench.origins.push(origin);
         }
         for _ in 0..agents {
             bench.start_agent().await;
@@ -184,23 +143,12 @@ impl Bench {
             .folder
             .path()
             .join(format!("agent-{}", self.agents.len()));
-        let config = serde_json::json!({
+        let config = json!({
             "cluster": self.cluster, "cluster_key": key, "writes": "refuse",
-            "cache": {"folder": cache},
+            "cache": {"folder": cache}, "peer": {"read_timeout": "10s"},
         });
-        let config: agent::Config = serde_json::from_value(config).unwrap();
         let (registry, peer) = (listen().await, listen().await);
-        let listeners = agent::Listeners {
-            registry: registry.0,
-            peer: peer.0,
-        };
-        let stop = CancellationToken::new();
-        let running = agent::start(config, listeners, stop.clone()).await.unwrap();
-        let agent = Part {
-            running,
-            stop,
-            http: registry.1,
-        };
+        let agent = part!(crate, config, registry.1, { registry: registry.0, peer: peer.0 });
         until("the agent is ready", async || {
             agent.running.admin.not_ready().await.is_empty()
         })

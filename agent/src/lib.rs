@@ -8,6 +8,8 @@ pub mod belonging;
 #[cfg(test)]
 mod bench;
 pub mod cache;
+#[cfg(test)]
+mod cluster;
 pub mod config;
 pub mod content;
 mod failure;
