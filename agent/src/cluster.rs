@@ -402,3 +402,77 @@ async fn what_is_absent_is_told_soon_and_may_come_later() {
     assert_eq!(bench.push(&bytes).await, digest);
     assert!(bench.get(0, &digest).await.unwrap() == bytes);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_of_a_large_blob_is_all_that_comes() {
+    let bench = Bench::start(1, 1).await;
+    let bytes = bytes(70 * MIB, 8);
+    let digest = bench.push(&bytes).await;
+    let client = reqwest::Client::new();
+    let request = client
+        .get(bench.url(0, &digest))
+        .header("Range", "bytes=50000000-50100000");
+    let range = within("a range", async {
+        request.send().await.unwrap().bytes().await.unwrap()
+    });
+    assert!(range.await == bytes[50_000_000..=50_100_000]);
+    let received = bench.agents[0].metric("peer_received_bytes_total");
+    assert!(
+        received <= 8 * MIB as u64,
+        "{received} bytes came for a range of 100 kB"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn small_blobs_come_with_their_manifest() {
+    let bench = Bench::start(2, 1).await;
+    let mut layers = Vec::new();
+    for seed in 0..40 {
+        let bytes = bytes(10_000 + 1000 * usize::try_from(seed).unwrap(), 100 + seed);
+        let digest = bench.push(&bytes).await;
+        layers.push(json!({"mediaType": "text/plain", "digest": digest, "size": bytes.len()}));
+    }
+    let total: u64 = layers
+        .iter()
+        .map(|layer| layer["size"].as_u64().unwrap())
+        .sum();
+    let kind = oci::media_type::OCI_MANIFEST;
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": kind, "config": layers[0], "layers": layers[1..],
+    });
+    let cluster = Arc::new(bench.cluster.clone());
+    let index = BuildIndexClient::new(Http::new(Limits::default()), cluster);
+    let (tag, manifest) = ("v1".parse().unwrap(), manifest.to_string().into());
+    let stored = index.put_manifest(&bench.repository, &tag, &[], Some(kind), manifest);
+    stored.await.unwrap();
+    let (http, repository) = (bench.agents[0].http, &bench.repository);
+    let url = format!("http://{http}/v2/{repository}/manifests/v1");
+    let head = reqwest::Client::new().head(&url).send().await.unwrap();
+    assert!(head.status().is_success());
+    assert_eq!(
+        bench.agents[0].running.admin.status().await["blobs"],
+        0,
+        "HEAD joins nothing"
+    );
+    assert!(reqwest::get(&url).await.unwrap().status().is_success());
+    until("all of it is here", async || {
+        bench.agents[0].running.admin.status().await["cache"]["bytes"] == total
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pull_survives_the_death_of_an_origin() {
+    let mut bench = Bench::start(2, 2).await;
+    let bytes = bytes(60 * MIB, 9);
+    let digest = bench.push(&bytes).await;
+    let mut answers = Vec::new();
+    for agent in 0..2 {
+        answers.push(reqwest::get(bench.url(agent, &digest)).await.unwrap());
+    }
+    bench.origins.pop().unwrap().stop().await;
+    for answer in answers {
+        let body = within("a pull", answer.bytes()).await.unwrap();
+        assert!(body == bytes);
+    }
+}
