@@ -2,7 +2,7 @@
 
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
-use torrent::{PieceIndex, SwarmName};
+use torrent::{Role, SwarmName};
 
 use crate::connection::{Request, smooth};
 use crate::event::{CloseReason, ConnId};
@@ -23,11 +23,8 @@ const MAX_LAG: Micros = Micros::from_secs(3_600);
 impl Swarm {
     /// Asks all peers that may be asked for more, beginning anywhere.
     pub(crate) fn refill(&mut self, now: Time) {
-        if !self
-            .torrents
-            .values()
-            .any(|torrent| torrent.picker.is_some())
-        {
+        // Origins take nothing from peers.
+        if self.config.me.role == Role::Origin {
             return;
         }
         let conns: Vec<ConnId> = self.peers.values().copied().collect();
@@ -502,74 +499,6 @@ impl Swarm {
             torrent.count(conn);
         } else if let Some(piece) = piece {
             torrent.neighbour_lost(conn, piece);
-        }
-    }
-
-    /// A piece was verified and stored.
-    pub(crate) fn verified(&mut self, now: Time, name: SwarmName, piece: PieceIndex) {
-        let raw = piece.get();
-        let Some(torrent) = self.torrents.get_mut(&name) else {
-            return;
-        };
-        torrent.checking.remove(&raw);
-        torrent.described_by = None;
-        if !torrent.have.insert(raw) {
-            self.stats.pieces_duplicate += 1;
-            return;
-        }
-        torrent.review(raw);
-        torrent.received_bytes += u64::from(torrent.size(raw));
-        torrent.useful_at = now;
-        torrent.starving_since = None;
-        let progress = torrent.progress();
-        let is_step = progress > torrent.sixteenths;
-        torrent.sixteenths = torrent.sixteenths.max(progress);
-        self.stats.pieces_verified += 1;
-        let asked = self.torrents.get(&name).and_then(|one| one.asked.get(&raw));
-        for (conn, id) in asked.cloned().unwrap_or_default() {
-            self.cancel(conn, id);
-        }
-        self.announce_piece(now, &name, raw);
-        if !self.finish_if_complete(now, &name) && is_step {
-            self.announce_progress(&name);
-        }
-    }
-
-    /// A piece is not what it should be: its sender hears it and is left alone (§5.6).
-    pub(crate) fn corrupt(&mut self, now: Time, conn: ConnId, name: SwarmName, piece: PieceIndex) {
-        self.stats.pieces_corrupt += 1;
-        let piece = piece.get();
-        let policy = &self.config.policy;
-        let sender = match self.torrents.get_mut(&name) {
-            Some(torrent) => {
-                let sender = torrent.checking.remove(&piece);
-                torrent.review(piece);
-                sender
-            }
-            None => None,
-        };
-        if let Some((_, peer)) = sender {
-            self.back_off
-                .put(peer, now, policy.corrupt_back_off, policy.max_back_offs);
-        }
-        if self.conns.contains_key(&conn) {
-            self.stats.complaints_sent += 1;
-            self.send(conn, Message::Complaint { name, piece });
-            self.close(now, conn, CloseReason::Corrupt);
-        }
-        self.refill(now);
-    }
-
-    /// A piece could not be stored: after a pause it is tried again, until patience ends.
-    pub(crate) fn not_stored(&mut self, now: Time, name: &SwarmName, piece: PieceIndex) {
-        self.stats.pieces_not_stored += 1;
-        let policy = &self.config.policy;
-        let due = now + policy.store_pause;
-        if let Some(torrent) = self.torrents.get_mut(name) {
-            torrent.checking.remove(&piece.get());
-            torrent.review(piece.get());
-            torrent.paused_until = due;
-            self.timers.arm(Timer::Torrent(*name), due);
         }
     }
 }

@@ -3,26 +3,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use torrent::{Description, Peer, PeerId, Role, SwarmName};
+use torrent::{Peer, PeerId, SwarmName};
 
-use crate::event::{ConnId, Found, Output};
+use crate::event::{ConnId, Output};
 use crate::message::{AnnounceEvent, Message, RejectReason};
 use crate::set::PieceSet;
 use crate::swarm::Swarm;
 use crate::time::{Micros, Time};
 use crate::timers::Timer;
-use crate::torrent::Torrent;
 use crate::upload::Upload;
 use crate::wire::MAX_HAVE_PIECES;
 
 /// Grants that are open at a time, whatever trackers say.
 const MAX_GRANTS: usize = 4_096;
-/// Agents that are told when storage has answered about a blob.
-const MAX_ASKERS: usize = 1_024;
-/// Blobs whose first pass a partner is told of when it comes.
-const MAX_PASSES_TOLD: usize = 1_024;
-/// A partner that said nothing for this many of its ticks does not live.
-const DEAD_TICKS: u64 = 3;
 
 /// What pays for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,11 +40,11 @@ pub(crate) enum Choice {
 #[derive(Debug)]
 pub(crate) struct FirstPass {
     /// Delivered, by whichever owner.
-    served: PieceSet,
+    pub(crate) served: PieceSet,
     /// Being given by us, and how many times.
     giving: BTreeMap<u32, u32>,
     /// Owners of the blob in the order that all of them know.
-    owners: Vec<PeerId>,
+    pub(crate) owners: Vec<PeerId>,
     /// What trackers were told last.
     told_unserved: Option<bool>,
 }
@@ -73,7 +66,7 @@ impl FirstPass {
 
 /// A grant at this origin.
 #[derive(Debug, Default)]
-struct Slot {
+pub(crate) struct Slot {
     /// Credits that it took.
     credits: u16,
     any: u16,
@@ -97,17 +90,17 @@ impl Slot {
 
 /// Who asked about a blob that storage is being asked for.
 #[derive(Debug, Default)]
-struct Question {
-    askers: BTreeSet<ConnId>,
-    owners: Vec<PeerId>,
+pub(crate) struct Question {
+    pub(crate) askers: BTreeSet<ConnId>,
+    pub(crate) owners: Vec<PeerId>,
 }
 
 /// What only an origin has.
 #[derive(Debug, Default)]
 pub(crate) struct Origin {
-    slots: BTreeMap<(SwarmName, PeerId), Slot>,
-    resolving: BTreeMap<SwarmName, Question>,
-    partners: BTreeMap<PeerId, Peer>,
+    pub(crate) slots: BTreeMap<(SwarmName, PeerId), Slot>,
+    pub(crate) resolving: BTreeMap<SwarmName, Question>,
+    pub(crate) partners: BTreeMap<PeerId, Peer>,
 }
 
 impl Origin {
@@ -441,7 +434,7 @@ impl Swarm {
         }
     }
 
-    fn tell_served(&mut self, conn: ConnId, name: SwarmName, pieces: &[u32]) {
+    pub(crate) fn tell_served(&mut self, conn: ConnId, name: SwarmName, pieces: &[u32]) {
         for pieces in pieces.chunks(MAX_HAVE_PIECES) {
             let pieces = pieces.to_vec();
             self.send(conn, Message::Served { name, pieces });
@@ -494,182 +487,6 @@ impl Swarm {
         self.announce(name, event);
     }
 
-    // --- blobs nobody announced ---
-
-    /// An agent takes part in a blob that is not known here: an origin looks into storage.
-    pub(crate) fn asked_about(&mut self, conn: ConnId, name: SwarmName) {
-        if self.config.me.role == Role::Origin {
-            self.resolve(name, Vec::new(), Some(conn));
-        }
-    }
-
-    fn resolve(&mut self, name: SwarmName, owners: Vec<PeerId>, asker: Option<ConnId>) {
-        let is_new = !self.origin.resolving.contains_key(&name);
-        if is_new {
-            if self.origin.resolving.len() >= self.config.policy.max_resolving {
-                self.grants_forgotten(&name);
-                return self.announce(&name, AnnounceEvent::Failed);
-            }
-            self.outputs.push_back(Output::Resolve { name });
-        }
-        let question = self.origin.resolving.entry(name).or_default();
-        if !owners.is_empty() {
-            question.owners = owners;
-        }
-        if question.askers.len() < MAX_ASKERS {
-            question.askers.extend(asker);
-        }
-    }
-
-    /// Storage has answered.
-    pub(crate) fn resolved(&mut self, now: Time, name: SwarmName, found: Found) {
-        let question = self.origin.resolving.remove(&name).unwrap_or_default();
-        match found {
-            Found::Here(description) => {
-                self.source(now, name, description, question.owners);
-                for conn in question.askers {
-                    self.introduce_link(now, conn, &name);
-                }
-            }
-            Found::Absent => {
-                self.grants_forgotten(&name);
-                self.announce(&name, AnnounceEvent::Absent);
-                // Without a tracker this is how an agent learns it (§7.9).
-                for conn in question.askers {
-                    if self.conns.contains_key(&conn) {
-                        let nothing = Message::Bitfield {
-                            name,
-                            description: None,
-                            have: Vec::new(),
-                        };
-                        self.send(conn, nothing);
-                    }
-                }
-            }
-            Found::Failed(_) => {
-                self.grants_forgotten(&name);
-                self.announce(&name, AnnounceEvent::Failed);
-            }
-        }
-    }
-
-    /// The blob is in storage, whole or growing.
-    fn source(
-        &mut self,
-        now: Time,
-        name: SwarmName,
-        description: Description,
-        owners: Vec<PeerId>,
-    ) {
-        if self.torrents.contains_key(&name) {
-            return self.announce_source(&name);
-        }
-        let pieces = description.geometry().pieces();
-        let mut torrent = Torrent::new(now);
-        let mut pass = FirstPass::new(pieces);
-        pass.owners = owners;
-        torrent.pass = Some(pass);
-        match description {
-            Description::Complete(_) => {
-                self.torrents.insert(name, torrent);
-                self.seed(now, description);
-            }
-            Description::Growing(_) => {
-                torrent.description = Some(description);
-                torrent.size_sets(pieces);
-                self.torrents.insert(name, torrent);
-                self.announce_source(&name);
-                self.outputs.push_back(Output::Open { description });
-            }
-        }
-    }
-
-    /// The next piece of a growing blob is here.
-    pub(crate) fn hashed(&mut self, now: Time, name: SwarmName, piece: u32) {
-        let Some(torrent) = self.torrents.get_mut(&name) else {
-            return;
-        };
-        torrent.known.insert(piece);
-        if torrent.have.insert(piece) {
-            self.announce_piece(now, &name, piece);
-            self.start_uploads(now);
-        }
-    }
-
-    // --- partners ---
-
-    pub(crate) fn set_partners(&mut self, now: Time, partners: Vec<Peer>) {
-        let me = self.config.me.id;
-        let others = partners.into_iter().filter(|peer| peer.id != me);
-        self.origin.partners = others.map(|peer| (peer.id, peer)).collect();
-        self.partners_due(now);
-    }
-
-    pub(crate) fn is_partner(&self, peer: &PeerId) -> bool {
-        self.origin.partners.contains_key(peer)
-    }
-
-    pub(crate) fn is_partner_conn(&self, conn: ConnId) -> bool {
-        self.peer_of(conn)
-            .is_some_and(|peer| self.is_partner(&peer))
-    }
-
-    /// Keeps a connection to every partner, and sees who lives.
-    pub(crate) fn partners_due(&mut self, now: Time) {
-        if self.origin.partners.is_empty() {
-            return;
-        }
-        let tick = self.config.policy.partner_tick;
-        let dead = Micros(tick.0 * DEAD_TICKS);
-        let partners: Vec<Peer> = self.origin.partners.values().cloned().collect();
-        for partner in partners {
-            match self.peers.get(&partner.id).copied() {
-                None if !self.dials.contains_key(&partner.id) => self.dial(&partner, None),
-                None => {}
-                Some(conn) => {
-                    let heard = self.conns.get(&conn).map_or(now, |one| one.heard_at);
-                    if heard + dead <= now {
-                        self.close(now, conn, crate::event::CloseReason::Silent);
-                    } else {
-                        self.send(conn, Message::Ping { token: now.0 });
-                    }
-                }
-            }
-        }
-        self.timers.arm(Timer::Partners, now + tick);
-    }
-
-    /// A partner is there: it may have lost its memory, and runs are split anew.
-    pub(crate) fn partner_came(&mut self, _now: Time, conn: ConnId, peer: &PeerId) {
-        if !self.is_partner(peer) {
-            return;
-        }
-        let passes = self.torrents.iter().filter_map(|(name, torrent)| {
-            let served = &torrent.pass.as_ref()?.served;
-            (!served.is_empty()).then(|| (*name, served.iter().collect::<Vec<u32>>()))
-        });
-        let passes: Vec<_> = passes.take(MAX_PASSES_TOLD).collect();
-        for (name, pieces) in passes {
-            self.tell_served(conn, name, &pieces);
-        }
-        self.review_passes();
-    }
-
-    pub(crate) fn partner_left(&mut self, now: Time, peer: &PeerId) {
-        if self.is_partner(peer) {
-            self.review_passes();
-            self.start_uploads(now);
-        }
-    }
-
-    fn review_passes(&mut self) {
-        let known = self.torrents.iter().filter(|(_, one)| one.pass.is_some());
-        let names: Vec<SwarmName> = known.map(|(name, _)| *name).collect();
-        for name in names {
-            self.review_pass(&name);
-        }
-    }
-
     /// Owners by the ring, for a blob that is given without any grant.
     pub(crate) fn set_owners(&mut self, name: &SwarmName, peers: &[Peer]) {
         let me = self.config.me.id;
@@ -691,11 +508,6 @@ impl Swarm {
     pub(crate) fn lacks_owners(&self, name: &SwarmName) -> bool {
         let pass = self.torrents.get(name).and_then(|one| one.pass.as_ref());
         pass.is_some_and(|pass| pass.owners.is_empty())
-    }
-
-    pub(crate) fn storage_failed(&mut self, name: &SwarmName) {
-        self.grants_forgotten(name);
-        self.announce(name, AnnounceEvent::Failed);
     }
 }
 
