@@ -61,7 +61,7 @@ enum Command {
 /// Flags of `shoal up`.
 #[derive(Debug, Args)]
 pub(crate) struct Up {
-    /// Folder for everything: backend/ is the storage, origin-1/, agent-1/, … belong to the parts
+    /// Folder for everything: backend/ is the storage, agent-1/, … are caches that may be lost
     #[arg(
         long,
         value_name = "DIR",
