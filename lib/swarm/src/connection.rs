@@ -51,6 +51,8 @@ pub(crate) struct Connection {
     pub(crate) is_silent: bool,
     /// It is not asked before.
     pub(crate) busy_until: Time,
+    /// A piece of it was verified.
+    pub(crate) is_proven: bool,
     /// How long a piece takes from it, asked for to received.
     pub(crate) service: Option<Micros>,
     /// Shortest time to the first answer.
@@ -75,6 +77,7 @@ impl Connection {
             ended: VecDeque::new(),
             is_silent: false,
             busy_until: now,
+            is_proven: false,
             service: None,
             round_trip: None,
             complaints: 0,

@@ -72,6 +72,11 @@ impl Swarm {
         let Some(connection) = self.conns.get(&conn) else {
             return 0;
         };
+        // What a peer sends may be damaged: before its first piece was checked it is asked for no
+        // other, so that damage costs one piece.
+        if !connection.is_proven && !connection.is_origin() {
+            return usize::from(!self.is_being_checked(conn));
+        }
         let mut holders = policy.few_peers_open;
         for torrent in connection
             .names
@@ -96,6 +101,18 @@ impl Swarm {
         let travelling = usize::try_from(travelling).unwrap_or(usize::MAX);
         few.max(travelling.saturating_add(1))
             .min(policy.max_open_per_peer)
+    }
+
+    /// Returns whether a piece of this connection waits for its verdict.
+    fn is_being_checked(&self, conn: ConnId) -> bool {
+        let Some(connection) = self.conns.get(&conn) else {
+            return false;
+        };
+        let torrents = connection.names.iter();
+        let mut checking = torrents
+            .filter_map(|name| self.torrents.get(name))
+            .flat_map(|torrent| torrent.checking.values());
+        checking.any(|(sender, _)| *sender == conn)
     }
 
     /// Returns how many requests may be open in all: a peer that is slow, whatever it believes,

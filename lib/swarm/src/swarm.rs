@@ -187,7 +187,9 @@ impl Swarm {
 
     fn verdict(&mut self, now: Time, input: Input) {
         match input {
-            Input::PieceVerified { name, piece, .. } => self.verified(now, name, piece),
+            Input::PieceVerified {
+                conn, name, piece, ..
+            } => self.verified(now, conn, name, piece),
             Input::PieceCorrupt {
                 conn, name, piece, ..
             } => self.corrupt(now, conn, name, piece),

@@ -10,8 +10,12 @@ use crate::timers::Timer;
 
 impl Swarm {
     /// A piece was verified and stored.
-    pub(crate) fn verified(&mut self, now: Time, name: SwarmName, piece: PieceIndex) {
+    pub(crate) fn verified(&mut self, now: Time, conn: ConnId, name: SwarmName, piece: PieceIndex) {
         let raw = piece.get();
+        let was_proven = match self.conns.get_mut(&conn) {
+            Some(connection) => std::mem::replace(&mut connection.is_proven, true),
+            None => true,
+        };
         let Some(torrent) = self.torrents.get_mut(&name) else {
             return;
         };
@@ -19,6 +23,9 @@ impl Swarm {
         torrent.described_by = None;
         if !torrent.have.insert(raw) {
             self.stats.pieces_duplicate += 1;
+            if !was_proven {
+                self.fill(now, conn);
+            }
             return;
         }
         torrent.review(raw);
@@ -36,6 +43,9 @@ impl Swarm {
         self.announce_piece(now, &name, raw);
         if !self.finish_if_complete(now, &name) && is_step {
             self.announce_progress(&name);
+        }
+        if !was_proven {
+            self.fill(now, conn);
         }
     }
 

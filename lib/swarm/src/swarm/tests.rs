@@ -483,6 +483,14 @@ impl Alone {
         conn
     }
 
+    /// As [`Self::meet`], with a peer of which a piece was verified before.
+    fn meet_proven(&mut self, me: Peer) -> ConnId {
+        let conn = self.meet(me);
+        let connection = self.swarm.conns.get_mut(&conn).unwrap();
+        connection.is_proven = true;
+        conn
+    }
+
     /// The peer takes part, and has these pieces.
     fn link(&mut self, conn: ConnId, description: Description, pieces: &[u32]) -> Vec<Output> {
         let have = bits(description.geometry(), pieces).to_bytes();

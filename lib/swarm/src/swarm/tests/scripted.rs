@@ -153,7 +153,7 @@ fn a_blocked_reader_is_foreground_and_its_window_comes_first() {
         range,
     });
     let all: Vec<u32> = (0..40).collect();
-    let conn = alone.meet(agent(2));
+    let conn = alone.meet_proven(agent(2));
     let asked = requests(&alone.link(conn, description(), &all));
     assert_eq!(
         asked.len(),
@@ -176,7 +176,7 @@ fn many_peers_are_asked_for_one_piece_each() {
     let all: Vec<u32> = (0..40).collect();
     let mut asked = Vec::new();
     for number in 2..12 {
-        let conn = alone.meet(agent(number));
+        let conn = alone.meet_proven(agent(number));
         asked.extend(requests(&alone.link(conn, description(), &all)));
     }
     assert_eq!(asked.len(), alone.swarm.cap(), "the cap holds: {asked:?}");
@@ -191,6 +191,31 @@ fn many_peers_are_asked_for_one_piece_each() {
     pieces.sort_unstable();
     pieces.dedup();
     assert_eq!(pieces.len(), asked.len(), "nothing is asked for twice");
+}
+
+#[test]
+fn a_peer_is_asked_for_one_piece_until_it_was_right() {
+    let mut alone = Alone::new(agent(1));
+    alone.begin(description(), true);
+    let conn = alone.meet(agent(2));
+    let asked = requests(&alone.link(conn, description(), &[1, 2, 3, 4, 5, 6]));
+    assert_eq!(asked.len(), 1);
+    let (_, id, target, _) = asked[0];
+    let raw = piece_of(target);
+    let mebibyte = u32::try_from(MIB).unwrap();
+    let said = alone.hear(conn, data(id, raw, 0, mebibyte));
+    assert!(
+        requests(&said).is_empty(),
+        "it is not checked yet: {said:?}"
+    );
+    let piece = description().geometry().index(raw).unwrap();
+    let verified = Input::PieceVerified {
+        conn,
+        id,
+        name: name(1),
+        piece,
+    };
+    assert_eq!(requests(&alone.tell(verified)).len(), 4);
 }
 
 #[test]
@@ -221,10 +246,10 @@ fn the_last_pieces_are_asked_for_twice_and_the_loser_is_cancelled() {
     let mut alone = Alone::new(agent(1));
     let description = complete(name(1), 2 * MIB);
     alone.begin(description, true);
-    let one = alone.meet(agent(2));
+    let one = alone.meet_proven(agent(2));
     let first = requests(&alone.link(one, description, &[0, 1]));
     assert_eq!(first.len(), 2);
-    let two = alone.meet(agent(3));
+    let two = alone.meet_proven(agent(3));
     assert!(requests(&alone.link(two, description, &[0, 1])).is_empty());
     // The first is held back: after a while the other is asked too.
     let mut again = Vec::new();
@@ -252,7 +277,7 @@ fn the_last_pieces_are_asked_for_twice_and_the_loser_is_cancelled() {
 fn who_rejects_is_asked_for_something_else() {
     let mut alone = Alone::new(agent(1));
     alone.begin(description(), true);
-    let conn = alone.meet(agent(2));
+    let conn = alone.meet_proven(agent(2));
     let first = requests(&alone.link(conn, description(), &[1, 2, 3, 4, 5, 6]));
     assert_eq!(first.len(), 4);
     let (_, id, target, _) = first[0];
