@@ -25,7 +25,7 @@ const ARROWS: &str = "
     tracker: swarm api service
     build-index: backend api service
     proxy: registry api service
-    shoal: agent origin tracker build-index proxy sim api service
+    shoal: agent origin tracker build-index proxy sim service
 ";
 
 /// Values that everybody above them may use.
