@@ -23,7 +23,7 @@ pub struct Config {
     pub registry_addr: SocketAddr,
     /// Where peers find this agent.
     pub peer_addr: SocketAddr,
-    /// What peers are told instead of `peer_addr`: needed where that is 0.0.0.0 or [::], and
+    /// What peers are told instead of `peer_addr`: needed where that is 0.0.0.0 or `[::]`, and
     /// behind NAT.
     pub advertised_peer_addr: Option<Addr>,
     /// Health, metrics, status.

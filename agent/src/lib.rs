@@ -1,6 +1,6 @@
 //! A registry on each host: what it serves comes out of the swarm.
 //!
-//! [`start`] runs an agent on listeners that somebody else bound. Names come from the build-index
+//! [`start()`] runs an agent on listeners that somebody else bound. Names come from the build-index
 //! ([`pull`]), bytes from peers through a cache of verified pieces ([`cache`]); writes are passed
 //! on to a proxy ([`forward`]).
 
