@@ -1,6 +1,6 @@
 //! Seeder of last resort: takes uploads, hashes what storage has, and gives it to the swarm.
 //!
-//! [`start`] runs an origin on listeners that somebody else bound.
+//! [`start()`] runs an origin on listeners that somebody else bound.
 
 pub mod blobs;
 pub mod config;

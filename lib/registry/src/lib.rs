@@ -1,6 +1,6 @@
 //! The registry API in front of agents and proxies: OCI distribution-spec 1.1 and what Docker adds.
 //!
-//! [`router`] speaks HTTP: paths, headers, ranges, uploads, errors. What is behind it says a
+//! [`router()`] speaks HTTP: paths, headers, ranges, uploads, errors. What is behind it says a
 //! [`Pull`] and, where this process takes writes, a [`Push`]. It keeps nothing, knows nothing of
 //! swarms, and holds to two promises whoever implements the traits:
 //!

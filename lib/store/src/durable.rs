@@ -1,6 +1,6 @@
 //! The only place that renames and fsyncs (storage, which lies beside this crate, has its own).
 //!
-//! [`write`] is for what must survive the loss of power: bytes to a new file, fsync, rename, fsync
+//! [`write()`] is for what must survive the loss of power: bytes to a new file, fsync, rename, fsync
 //! of the folder. [`replace`] is for what a crash may take but must not leave half.
 
 use std::fs::{self, File};
