@@ -17,7 +17,7 @@ const ARROWS: &str = "
     store: torrent
     backend: oci
     api: torrent hashring oci
-    peer: swarm store api torrent
+    peer: swarm api torrent
     registry: oci
     service:
     agent: peer registry api store service
