@@ -5,8 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use api::{Addr, Cluster, Name, Zone};
-use bytesize::ByteSize;
+use api::{Addr, Cluster, Name, Size, Zone};
 use registry::Fallback;
 use serde::{Deserialize, Serialize};
 use torrent::ClusterPublicKey;
@@ -33,7 +32,7 @@ pub struct Config {
     pub cluster: Cluster,
     /// Public half of the key that signs what blobs must hash to, as the origins print it. There
     /// is no agent without: a key believed at first sight would be whosever came first.
-    #[serde(with = "key_text")]
+    #[serde(with = "api::key_text")]
     pub cluster_key: Option<ClusterPublicKey>,
     pub writes: Writes,
     /// Where writes are passed on to, in this order: `host:port` of each proxy.
@@ -44,7 +43,7 @@ pub struct Config {
     /// Hosts whose images are served when mirrors are asked for them (`?ns=`).
     pub namespaces: BTreeSet<String>,
     /// Blobs up to this length are fetched as soon as a manifest that needs them is read.
-    pub prefetch_bytes: ByteSize,
+    pub prefetch_bytes: Size,
     /// How long a manifest or a list may take.
     #[serde(with = "humantime_serde")]
     pub manifest_wait: Duration,
@@ -66,7 +65,7 @@ pub struct Cache {
     /// Made where it is missing; used by one agent at a time. May be lost.
     pub folder: PathBuf,
     /// When nearly so much is there, the least recently used goes.
-    pub limit: ByteSize,
+    pub limit: Size,
 }
 
 /// What becomes of pushes and deletions.
@@ -98,7 +97,7 @@ impl Default for Config {
             proxies: Vec::new(),
             fallback: options.fallback,
             namespaces: options.namespaces,
-            prefetch_bytes: ByteSize::mib(1),
+            prefetch_bytes: Size::mib(1),
             manifest_wait: options.manifest_wait,
             blob_wait: options.blob_wait,
             body_wait: options.body_wait,
@@ -113,31 +112,8 @@ impl Default for Cache {
     fn default() -> Self {
         Self {
             folder: PathBuf::from("./data/agent"),
-            limit: ByteSize::gib(20),
+            limit: Size::gib(20),
         }
-    }
-}
-
-/// A key as 64 hex digits.
-mod key_text {
-    use serde::de::Error as _;
-    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
-    use torrent::ClusterPublicKey;
-
-    #[expect(clippy::ref_option, reason = "serde calls it so")]
-    pub(super) fn serialize<S: Serializer>(
-        key: &Option<ClusterPublicKey>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        key.map(|key| key.to_string()).serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<ClusterPublicKey>, D::Error> {
-        let text = Option::<String>::deserialize(deserializer)?;
-        let key = text.map(|text| text.trim().parse().map_err(D::Error::custom));
-        key.transpose()
     }
 }
 

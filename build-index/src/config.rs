@@ -3,8 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use api::Name;
-use bytesize::ByteSize;
+use api::{Name, Size};
 use serde::{Deserialize, Serialize};
 
 /// How a build-index is run.
@@ -20,7 +19,7 @@ pub struct Config {
     /// The storage of the cluster. The same at all build-indexes and origins.
     pub backend: backend::Config,
     /// Most bytes of manifests kept in memory. They are kept by digest, so none can be outdated.
-    pub manifest_cache: ByteSize,
+    pub manifest_cache: Size,
     /// How long a question may wait for storage.
     #[serde(with = "humantime_serde")]
     pub read_wait: Duration,
@@ -39,7 +38,7 @@ impl Default for Config {
             http_addr: local(5004),
             admin_addr: local(5084),
             backend: backend::Config::default(),
-            manifest_cache: ByteSize::mib(64),
+            manifest_cache: Size::mib(64),
             read_wait: Duration::from_secs(8),
             write_wait: Duration::from_secs(60),
             server: service::http::Options::default(),

@@ -4,8 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use api::{Cluster, Name};
-use bytesize::ByteSize;
+use api::{Cluster, Name, Size};
 use serde::{Deserialize, Serialize};
 
 use crate::fetch;
@@ -47,7 +46,7 @@ pub struct Uploads {
     /// Most at a time.
     pub max_open: usize,
     /// Longest blob that is taken.
-    pub max_blob: ByteSize,
+    pub max_blob: Size,
     /// How long one may stand still before it is dropped.
     #[serde(with = "humantime_serde")]
     pub idle: Duration,
@@ -89,7 +88,7 @@ impl Default for Uploads {
         let limits = store::Limits::default();
         Self {
             max_open: limits.sessions,
-            max_blob: ByteSize::b(limits.blob_bytes),
+            max_blob: Size::b(limits.blob_bytes),
             idle: limits.idle,
         }
     }

@@ -21,7 +21,7 @@ pub struct Config {
     pub cluster: Cluster,
     /// Public half of the key that signs what blobs must hash to, as the origins print it. Where
     /// absent, what peers say about blobs is passed on unchecked; they check it themselves.
-    #[serde(with = "key_text")]
+    #[serde(with = "api::key_text")]
     pub cluster_key: Option<ClusterPublicKey>,
     /// Most sessions; more are refused.
     pub max_sessions: usize,
@@ -50,29 +50,6 @@ impl Default for Config {
             server: service::http::Options::default(),
             log: service::telemetry::Log::default(),
         }
-    }
-}
-
-/// A key as 64 hex digits.
-mod key_text {
-    use serde::de::Error as _;
-    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
-    use torrent::ClusterPublicKey;
-
-    #[expect(clippy::ref_option, reason = "serde calls it so")]
-    pub(super) fn serialize<S: Serializer>(
-        key: &Option<ClusterPublicKey>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        key.map(|key| key.to_string()).serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<ClusterPublicKey>, D::Error> {
-        let text = Option::<String>::deserialize(deserializer)?;
-        let key = text.map(|text| text.trim().parse().map_err(D::Error::custom));
-        key.transpose()
     }
 }
 

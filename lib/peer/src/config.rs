@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bytesize::ByteSize;
+use api::Size;
 use serde::{Deserialize, Serialize};
 
 /// How a node is run. Every queue and buffer of it is bounded by one of these.
@@ -14,14 +14,14 @@ pub struct Config {
     /// Most messages that wait for one peer. A peer that lets more pile up is disconnected.
     pub max_queued_messages: usize,
     /// Most bytes of pieces that are being received, checked and stored, over all connections.
-    pub receive_buffer: ByteSize,
+    pub receive_buffer: Size,
     /// Most bytes of verified pieces kept in memory for readers and uploads.
-    pub kept_pieces: ByteSize,
+    pub kept_pieces: Size,
     /// Most bytes per second that go to peers, over all connections. No limit where absent.
-    pub upload_rate: Option<ByteSize>,
+    pub upload_rate: Option<Size>,
     /// Bytes per second that this machine can receive, where that is known to be less than what
     /// the network gives. Peers are told how far behind that rate a download is.
-    pub download_rate: Option<ByteSize>,
+    pub download_rate: Option<Size>,
     /// How long a connection to a peer or tracker may take.
     #[serde(with = "humantime_serde")]
     pub connect_timeout: Duration,
@@ -47,8 +47,8 @@ impl Default for Config {
         Self {
             max_connections: 1024,
             max_queued_messages: 4096,
-            receive_buffer: ByteSize::mib(256),
-            kept_pieces: ByteSize::mib(32),
+            receive_buffer: Size::mib(256),
+            kept_pieces: Size::mib(32),
             upload_rate: None,
             download_rate: None,
             connect_timeout: Duration::from_secs(1),

@@ -9,7 +9,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use bytesize::ByteSize;
 use futures_util::StreamExt as _;
 use oci::Digest;
 use swarm::{Found, Priority};
@@ -130,7 +129,7 @@ fn start(me: Peer, listener: TcpListener, cluster: &Lists, config: Config, seed:
 /// Settings of a node that remembers nothing: what it reads comes out of storage.
 fn forgetful() -> Config {
     Config {
-        kept_pieces: ByteSize::b(0),
+        kept_pieces: api::Size::b(0),
         ..Config::default()
     }
 }
