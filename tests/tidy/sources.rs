@@ -46,6 +46,21 @@ fn files_are_renamed_in_one_place() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// A derived label has the name of the variant as Rust has it; Prometheus has lower case.
+#[test]
+fn labels_of_metrics_are_written_out() {
+    let mut wrong = Vec::new();
+    for path in files("", ".rs") {
+        for (number, line) in read(&path).lines().enumerate() {
+            if line.contains("derive(") && line.contains("EncodeLabelValue)") {
+                let (name, number) = (path.display(), number + 1);
+                wrong.push(format!("{name}:{number}: write the label in lower case"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 #[test]
 fn every_crate_keeps_the_lints() {
     for path in files("", "Cargo.toml") {

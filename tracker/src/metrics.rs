@@ -1,6 +1,8 @@
 //! Counters of a tracker.
 
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use std::fmt::{self, Write as _};
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -32,7 +34,7 @@ pub(crate) struct Ended {
 }
 
 /// Why a session ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Reason {
     /// The peer closed it, or its connection broke.
     Gone,
@@ -44,6 +46,18 @@ pub(crate) enum Reason {
     Behind,
     /// There were too many.
     Refused,
+}
+
+impl EncodeLabelValue for Reason {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        encoder.write_str(match self {
+            Self::Gone => "gone",
+            Self::Closed => "closed",
+            Self::Garbage => "garbage",
+            Self::Behind => "behind",
+            Self::Refused => "refused",
+        })
+    }
 }
 
 impl Metrics {

@@ -1,6 +1,8 @@
 //! Counters of a node.
 
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use std::fmt::{self, Write as _};
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -38,7 +40,7 @@ pub struct Source {
 }
 
 /// What a peer is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PeerKind {
     Agent,
     Origin,
@@ -51,6 +53,15 @@ impl From<Role> for Source {
             Role::Agent | Role::Tracker => PeerKind::Agent,
         };
         Self { peer }
+    }
+}
+
+impl EncodeLabelValue for PeerKind {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        encoder.write_str(match self {
+            Self::Agent => "agent",
+            Self::Origin => "origin",
+        })
     }
 }
 

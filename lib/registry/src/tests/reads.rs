@@ -352,9 +352,9 @@ async fn what_is_answered_is_counted() {
     let mut text = String::new();
     encode(&mut text, &counters).unwrap();
     for line in [
-        "registry_requests_total{endpoint=\"Blob\",method=\"Get\",code=\"200\"} 2",
-        "registry_requests_total{endpoint=\"Blob\",method=\"Get\",code=\"206\"} 1",
-        "registry_requests_total{endpoint=\"Unknown\",method=\"Get\",code=\"404\"} 1",
+        "registry_requests_total{endpoint=\"blob\",method=\"get\",code=\"200\"} 2",
+        "registry_requests_total{endpoint=\"blob\",method=\"get\",code=\"206\"} 1",
+        "registry_requests_total{endpoint=\"unknown\",method=\"get\",code=\"404\"} 1",
         "registry_requests_total{endpoint=\"Upload\",method=\"Post\",code=\"201\"} 1",
         "registry_received_bytes_total 5",
         "registry_sent_bytes_total 8",
