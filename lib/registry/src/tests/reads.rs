@@ -355,7 +355,7 @@ async fn what_is_answered_is_counted() {
         "registry_requests_total{endpoint=\"blob\",method=\"get\",code=\"200\"} 2",
         "registry_requests_total{endpoint=\"blob\",method=\"get\",code=\"206\"} 1",
         "registry_requests_total{endpoint=\"unknown\",method=\"get\",code=\"404\"} 1",
-        "registry_requests_total{endpoint=\"Upload\",method=\"Post\",code=\"201\"} 1",
+        "registry_requests_total{endpoint=\"upload\",method=\"post\",code=\"201\"} 1",
         "registry_received_bytes_total 5",
         "registry_sent_bytes_total 8",
         "registry_bodies_cut_total 1",
