@@ -10,10 +10,14 @@ use api::{Cluster, Name};
 use registry::Fallback;
 use serde::{Deserialize, Serialize};
 
+use crate::start::StartError;
+
 /// Fewest bytes of a secret.
 const MIN_SECRET_BYTES: usize = 16;
 /// Most of them.
 const MAX_SECRET_BYTES: usize = 1024;
+/// What is printed instead of a secret.
+const HIDDEN: &str = "<hidden>";
 
 /// How a proxy is run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +58,27 @@ pub struct Config {
     pub log: service::telemetry::Log,
 }
 
+impl Config {
+    /// Checks what can be known without touching disk or network.
+    ///
+    /// # Errors
+    /// What a start would refuse.
+    pub fn validate(&self) -> Result<(), StartError> {
+        for (name, is_empty) in [
+            ("origins", self.cluster.origins.is_empty()),
+            ("build_indexes", self.cluster.build_indexes.is_empty()),
+        ] {
+            if is_empty {
+                return Err(StartError::NoMembers(name));
+            }
+        }
+        if self.upload_secret.is_some() && self.upload_secret_file.is_some() {
+            return Err(StartError::TwoSecrets);
+        }
+        Ok(())
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         let options = registry::Options::default();
@@ -83,10 +108,15 @@ pub struct Secret(Vec<u8>);
 
 /// Text that is no secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "a secret is {MIN_SECRET_BYTES} to {MAX_SECRET_BYTES} bytes as hex digits; make one with `openssl rand -hex 32`"
-)]
-pub struct SecretError;
+pub enum SecretError {
+    #[error(
+        "a secret is {MIN_SECRET_BYTES} to {MAX_SECRET_BYTES} bytes as hex digits; make one with \
+         `openssl rand -hex 32`"
+    )]
+    Malformed,
+    #[error("{HIDDEN} is what --print-config prints instead of a secret; write the secret itself")]
+    Hidden,
+}
 
 impl Secret {
     /// Returns the bytes.
@@ -100,11 +130,15 @@ impl std::str::FromStr for Secret {
     type Err = SecretError;
 
     fn from_str(text: &str) -> Result<Self, SecretError> {
-        let bytes = hex::decode(text.trim()).map_err(|_| SecretError)?;
+        let text = text.trim();
+        if text == HIDDEN {
+            return Err(SecretError::Hidden);
+        }
+        let bytes = hex::decode(text).map_err(|_| SecretError::Malformed)?;
         if (MIN_SECRET_BYTES..=MAX_SECRET_BYTES).contains(&bytes.len()) {
             Ok(Self(bytes))
         } else {
-            Err(SecretError)
+            Err(SecretError::Malformed)
         }
     }
 }
@@ -122,9 +156,11 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// Nor shall `--print-config`, whose output people paste into tickets. A configuration with a
+/// secret is the one thing that cannot be read back.
 impl Serialize for Secret {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&hex::encode(&self.0))
+        serializer.serialize_str(HIDDEN)
     }
 }
 
@@ -147,11 +183,25 @@ mod tests {
             serde_json::from_str::<Config>(&json).unwrap()
         };
         assert_eq!(again(&config), config);
-        config.upload_secret = Some(Secret::from([7; 32]));
         config.upload_secret_file = Some("/run/secret".into());
         config.fallback = Fallback::Mirror;
         assert_eq!(again(&config), config);
-        assert!(!format!("{config:?}").contains("0707"));
+    }
+
+    #[test]
+    fn a_secret_is_read_but_never_written() {
+        let json = format!(r#"{{"upload_secret": "{}"}}"#, "07".repeat(32));
+        let config = serde_json::from_str::<Config>(&json).unwrap();
+        assert_eq!(config.upload_secret, Some(Secret::from([7; 32])));
+        let printed = serde_json::to_string(&config).unwrap();
+        for text in [&printed, &format!("{config:?}")] {
+            assert!(!text.contains("0707"), "{text}");
+        }
+        let error = serde_json::from_str::<Config>(&printed).unwrap_err();
+        assert!(
+            error.to_string().contains("write the secret itself"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -61,8 +61,9 @@ pub async fn start(
         what: "an address",
         source,
     })?;
+    config.validate()?;
     let secret = secret(&config).await?;
-    let cluster = cluster(&config)?;
+    let cluster = Arc::new(config.cluster.clone());
     let mut metrics = Registry::default();
     service::telemetry::build_info(&mut metrics);
     let options = registry::Options {
@@ -96,18 +97,6 @@ pub async fn start(
     }))
 }
 
-fn cluster(config: &Config) -> Result<Arc<Cluster>, StartError> {
-    for (name, is_empty) in [
-        ("origins", config.cluster.origins.is_empty()),
-        ("build_indexes", config.cluster.build_indexes.is_empty()),
-    ] {
-        if is_empty {
-            return Err(StartError::NoMembers(name));
-        }
-    }
-    Ok(Arc::new(config.cluster.clone()))
-}
-
 fn clients(config: &Config, cluster: &Arc<Cluster>) -> (ClusterPull, ClusterPush) {
     let wait = config.commit_wait;
     let origins = Http::new(Limits {
@@ -128,8 +117,7 @@ fn clients(config: &Config, cluster: &Arc<Cluster>) -> (ClusterPull, ClusterPush
 
 async fn secret(config: &Config) -> Result<Secret, StartError> {
     match (&config.upload_secret, &config.upload_secret_file) {
-        (Some(_), Some(_)) => Err(StartError::TwoSecrets),
-        (Some(secret), None) => Ok(secret.clone()),
+        (Some(secret), _) => Ok(secret.clone()),
         (None, Some(path)) => {
             let failed = |source| StartError::SecretFile {
                 path: path.clone(),
