@@ -10,6 +10,8 @@ use registry::Fallback;
 use serde::{Deserialize, Serialize};
 use torrent::ClusterPublicKey;
 
+use crate::start::StartError;
+
 /// How an agent is run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -77,6 +79,45 @@ pub enum Writes {
     Forward,
     /// They are answered with 405.
     Refuse,
+}
+
+impl Config {
+    /// Checks what can be known without touching disk or network.
+    ///
+    /// # Errors
+    /// What a start would refuse.
+    pub fn validate(&self) -> Result<(), StartError> {
+        if self.cluster_key.is_none() {
+            return Err(StartError::NoKey);
+        }
+        let cluster = &self.cluster;
+        for (name, is_empty) in [
+            ("build_indexes", cluster.build_indexes.is_empty()),
+            ("origins", cluster.origins.is_empty()),
+            ("trackers", cluster.trackers.is_empty()),
+        ] {
+            if is_empty {
+                return Err(StartError::NoMembers(name));
+            }
+        }
+        if self.writes == Writes::Forward && self.proxies.is_empty() {
+            return Err(StartError::NoProxy);
+        }
+        self.advertised(self.peer_addr)?;
+        Ok(())
+    }
+
+    /// Returns where peers are told to connect to, given where this agent listens.
+    ///
+    /// # Errors
+    /// That is every address of this machine, of which others know none.
+    pub(crate) fn advertised(&self, listens: SocketAddr) -> Result<Addr, StartError> {
+        match &self.advertised_peer_addr {
+            Some(addr) => Ok(addr.clone()),
+            None if listens.ip().is_unspecified() => Err(StartError::NoAdvertised(listens)),
+            None => Ok(Addr::from(listens)),
+        }
+    }
 }
 
 impl Default for Config {

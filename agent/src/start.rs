@@ -65,7 +65,8 @@ pub async fn start(
     listeners: Listeners,
     shutdown: CancellationToken,
 ) -> Result<Running, StartError> {
-    let key = check(&config)?;
+    config.validate()?;
+    let key = config.cluster_key.ok_or(StartError::NoKey)?;
     let me = me(&config, &listeners.peer)?;
     let registry_addr = listeners
         .registry
@@ -131,31 +132,9 @@ async fn run(
     result
 }
 
-fn check(config: &Config) -> Result<ClusterPublicKey, StartError> {
-    let key = config.cluster_key.ok_or(StartError::NoKey)?;
-    let cluster = &config.cluster;
-    for (name, is_empty) in [
-        ("build_indexes", cluster.build_indexes.is_empty()),
-        ("origins", cluster.origins.is_empty()),
-        ("trackers", cluster.trackers.is_empty()),
-    ] {
-        if is_empty {
-            return Err(StartError::NoMembers(name));
-        }
-    }
-    if config.writes == Writes::Forward && config.proxies.is_empty() {
-        return Err(StartError::NoProxy);
-    }
-    Ok(key)
-}
-
 fn me(config: &Config, listener: &TcpListener) -> Result<Peer, StartError> {
     let listens = listener.local_addr().map_err(system("an address"))?;
-    let addr = match &config.advertised_peer_addr {
-        Some(addr) => addr.clone(),
-        None if listens.ip().is_unspecified() => return Err(StartError::NoAdvertised(listens)),
-        None => Addr::from(listens),
-    };
+    let addr = config.advertised(listens)?;
     let mut id = [0; 20];
     SysRng
         .try_fill_bytes(&mut id)

@@ -6,6 +6,8 @@ use std::time::Duration;
 use api::{Name, Size};
 use serde::{Deserialize, Serialize};
 
+use crate::start::StartError;
+
 /// How a build-index is run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -28,6 +30,24 @@ pub struct Config {
     pub write_wait: Duration,
     pub server: service::http::Options,
     pub log: service::telemetry::Log,
+}
+
+impl Config {
+    /// Checks what can be known without touching disk or network.
+    ///
+    /// # Errors
+    /// What a start would refuse.
+    pub fn validate(&self) -> Result<(), StartError> {
+        for (name, wait) in [
+            ("read_wait", self.read_wait),
+            ("write_wait", self.write_wait),
+        ] {
+            if wait.is_zero() {
+                return Err(StartError::NoWait(name));
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Default for Config {

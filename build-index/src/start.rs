@@ -37,6 +37,8 @@ pub struct Listeners {
 /// A build-index that cannot start. The text says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    #[error("`{0}` is nothing, so that no request could be answered; write a time such as 8s")]
+    NoWait(&'static str),
     #[error("the storage of `backend`: {0}")]
     Backend(#[from] backend::Error),
     #[error("the system does not give {what}: {source}")]
@@ -55,6 +57,7 @@ pub async fn start(
     listeners: Listeners,
     shutdown: CancellationToken,
 ) -> Result<Running, StartError> {
+    config.validate()?;
     let addr = listeners.http.local_addr();
     let addr = addr.map_err(|source| StartError::System {
         what: "an address",

@@ -4,10 +4,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use api::{Cluster, Name, Size};
+use api::{Cluster, Name, Origin, Size};
 use serde::{Deserialize, Serialize};
 
 use crate::fetch;
+use crate::start::StartError;
 
 /// How an origin is run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +61,36 @@ pub struct Hashing {
     pub reading: usize,
     /// Blobs being read or waiting for their turn.
     pub waiting: usize,
+}
+
+impl Config {
+    /// Checks what can be known without touching disk or network.
+    ///
+    /// # Errors
+    /// What a start would refuse.
+    pub fn validate(&self) -> Result<(), StartError> {
+        self.member()?;
+        if self.cluster.trackers.is_empty() {
+            return Err(StartError::NoTrackers);
+        }
+        match (&self.backend, &self.staging) {
+            (backend::Config::Memory, None) => Err(StartError::NoStaging),
+            (backend::Config::Memory, Some(_)) | (backend::Config::Fs { .. }, _) => Ok(()),
+        }
+    }
+
+    /// Returns the origin's own entry in the ring.
+    ///
+    /// # Errors
+    /// There is none of its name.
+    pub(crate) fn member(&self) -> Result<&Origin, StartError> {
+        let origins = &self.cluster.origins;
+        let me = origins.get(self.name.as_str());
+        me.ok_or_else(|| StartError::NotAMember {
+            name: self.name.to_string(),
+            known: origins.iter().map(|one| one.name.to_string()).collect(),
+        })
+    }
 }
 
 impl Default for Config {

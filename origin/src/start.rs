@@ -76,7 +76,8 @@ pub async fn start(
     listeners: Listeners,
     shutdown: CancellationToken,
 ) -> Result<Running, StartError> {
-    let me = member(&config)?.clone();
+    config.validate()?;
+    let me = config.member()?.clone();
     let mut registry = Registry::default();
     service::telemetry::build_info(&mut registry);
     let metrics = Metrics::register(&mut registry);
@@ -154,20 +155,6 @@ async fn run(
     };
     node.shutdown().await;
     result
-}
-
-/// Returns the origin's own entry in the ring.
-fn member(config: &Config) -> Result<&Origin, StartError> {
-    let origins = &config.cluster.origins;
-    let me = origins.get(config.name.as_str());
-    let me = me.ok_or_else(|| StartError::NotAMember {
-        name: config.name.to_string(),
-        known: origins.iter().map(|one| one.name.to_string()).collect(),
-    })?;
-    if config.cluster.trackers.is_empty() {
-        return Err(StartError::NoTrackers);
-    }
-    Ok(me)
 }
 
 fn partners(config: &Config, me: &Origin) -> Vec<Peer> {

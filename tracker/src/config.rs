@@ -3,9 +3,11 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use api::{Cluster, Name};
+use api::{Cluster, Name, Tracker};
 use serde::{Deserialize, Serialize};
 use torrent::ClusterPublicKey;
+
+use crate::start::StartError;
 
 /// How a tracker is run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +35,32 @@ pub struct Config {
     pub write_timeout: Duration,
     pub server: service::http::Options,
     pub log: service::telemetry::Log,
+}
+
+impl Config {
+    /// Checks what can be known without touching the network.
+    ///
+    /// # Errors
+    /// What a start would refuse.
+    pub fn validate(&self) -> Result<(), StartError> {
+        if self.cluster.origins.is_empty() {
+            return Err(StartError::NoOrigins);
+        }
+        self.member()?;
+        Ok(())
+    }
+
+    /// Returns the tracker's own entry in the ring.
+    ///
+    /// # Errors
+    /// There is none of its name.
+    pub(crate) fn member(&self) -> Result<&Tracker, StartError> {
+        let trackers = &self.cluster.trackers;
+        trackers.get(self.name.as_str()).ok_or_else(|| {
+            let there: Vec<_> = trackers.iter().map(AsRef::as_ref).collect();
+            StartError::NotAMember(self.name.to_string(), there.join(", "))
+        })
+    }
 }
 
 impl Default for Config {

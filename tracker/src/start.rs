@@ -59,7 +59,8 @@ pub async fn start(
     shutdown: CancellationToken,
 ) -> Result<Running, StartError> {
     config.peer_addr = listeners.peer.local_addr().map_err(StartError::Listener)?;
-    let advertised = check(&config)?;
+    config.validate()?;
+    let advertised = config.member()?.peer.to_shared();
     if config.cluster_key.is_none() {
         tracing::warn!(
             "there is no cluster_key: what peers say about blobs is passed on unchecked; write the \
@@ -110,17 +111,4 @@ pub async fn start(
         tokio::join!(sessions, announcer.run(incoming));
         Ok(())
     }))
-}
-
-/// Returns the address under which agents know this tracker.
-fn check(config: &Config) -> Result<Arc<str>, StartError> {
-    let Config { cluster, name, .. } = config;
-    if cluster.origins.is_empty() {
-        return Err(StartError::NoOrigins);
-    }
-    if let Some(me) = cluster.trackers.get(name.as_str()) {
-        return Ok(me.peer.to_shared());
-    }
-    let there: Vec<_> = cluster.trackers.iter().map(AsRef::as_ref).collect();
-    Err(StartError::NotAMember(name.to_string(), there.join(", ")))
 }
