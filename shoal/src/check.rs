@@ -1,10 +1,13 @@
 //! `shoal check-config`: whether a file is a configuration.
 
-use crate::cli::{CheckConfig, Role};
-use crate::output;
-use crate::role::Part;
+use anyhow::Context as _;
 
-/// Reads a file as the role would.
+use crate::cli::{CheckConfig, Role};
+use crate::role::Part;
+use crate::{output, serve};
+
+/// Reads a file as the role would: with what the environment sets, and refusing what a start would
+/// refuse. Only what others have to say (disk, network) is not asked.
 ///
 /// # Errors
 /// What is wrong with it, where, and what to write instead.
@@ -20,7 +23,7 @@ pub(crate) fn run(flags: &CheckConfig) -> anyhow::Result<()> {
 }
 
 fn read<P: Part>(flags: &CheckConfig) -> anyhow::Result<()> {
-    // Variables are not the file's fault.
-    service::config::load::<P>(Some(&flags.file), [])?;
-    Ok(())
+    let config: P = service::config::load(Some(&flags.file), serve::variables())?;
+    let checked = config.check();
+    checked.with_context(|| flags.file.display().to_string())
 }

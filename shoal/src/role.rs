@@ -22,6 +22,12 @@ pub(crate) trait Part: Serialize + DeserializeOwned + Default {
     fn log(&self) -> &Log;
     fn server(&self) -> &Options;
 
+    /// Checks what can be known without starting it.
+    ///
+    /// # Errors
+    /// What a start would refuse. The text says what to do.
+    fn check(&self) -> anyhow::Result<()>;
+
     /// Returns the keys and values of all addresses that it listens on beside the admin address.
     fn addrs(&self) -> Vec<(&'static str, SocketAddr)>;
 
@@ -49,6 +55,12 @@ macro_rules! impl_part {
 
             fn server(&self) -> &Options {
                 &self.server
+            }
+
+            fn check(&self) -> anyhow::Result<()> {
+                self.validate()?;
+                self.log.validate()?;
+                Ok(())
             }
 
             fn addrs(&self) -> Vec<(&'static str, SocketAddr)> {

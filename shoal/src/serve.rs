@@ -1,10 +1,14 @@
 //! One role in this process: from its configuration to its end.
 
+use std::io;
 use std::time::Duration;
 
 use anyhow::bail;
 use rustix::process::{Resource, getrlimit, setrlimit};
+use service::admin::Port;
 use service::http::Options;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{Role, Service};
@@ -53,23 +57,51 @@ pub(crate) fn raise_file_limit() {
     }
 }
 
-/// Returns how an admin port is served.
-pub(crate) fn admin_options(server: &Options) -> Options {
-    Options {
-        drain_timeout: ADMIN_DRAIN,
-        ..server.clone()
+/// Returns the environment. What is no text can be no setting.
+pub(crate) fn variables() -> impl Iterator<Item = (String, String)> {
+    let variables = std::env::vars_os();
+    variables.filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
+}
+
+/// An admin port that answers before anything else does, and ends after everything else: somebody
+/// may want to know how the rest does.
+#[derive(Debug)]
+pub(crate) struct AdminPort {
+    pub(crate) port: Port,
+    end: CancellationToken,
+    task: JoinHandle<io::Result<()>>,
+}
+
+impl AdminPort {
+    /// Serves it in a task.
+    pub(crate) fn serve(listener: TcpListener, server: &Options) -> Self {
+        let port = Port::default();
+        let end = CancellationToken::new();
+        let options = Options {
+            drain_timeout: ADMIN_DRAIN,
+            ..server.clone()
+        };
+        let serving = service::http::serve(listener, port.router(), options, end.clone());
+        Self {
+            port,
+            end,
+            task: tokio::spawn(serving),
+        }
+    }
+
+    /// Ends it.
+    pub(crate) async fn end(self) {
+        self.end.cancel();
+        let _ = self.task.await;
     }
 }
 
 fn configured<P: Part>(flags: &Service) -> anyhow::Result<()> {
-    let variables = std::env::vars_os().filter_map(|(key, value)| {
-        // What is no text can be no setting.
-        Some((key.into_string().ok()?, value.into_string().ok()?))
-    });
-    let config: P = service::config::load(flags.config.as_deref(), variables)?;
+    let config: P = service::config::load(flags.config.as_deref(), variables())?;
     if flags.print_config {
         return output::line(service::config::to_yaml(&config)?.trim_end());
     }
+    config.check()?;
     service::telemetry::init(config.log())?;
     raise_file_limit();
     block_on(serve(config))
@@ -83,22 +115,18 @@ async fn serve<P: Part>(config: P) -> anyhow::Result<()> {
     }
     let admin = bind(&setting("admin_addr"), config.admin_addr()).await?;
     let addr = admin.local_addr()?;
-    let options = admin_options(config.server());
-    let running = config.start(sockets, shutdown.clone()).await?;
+    let admin = AdminPort::serve(admin, config.server());
+    let running = tokio::select! {
+        running = config.start(sockets, shutdown.clone()) => running?,
+        () = shutdown.cancelled() => {
+            tracing::info!("ended before it had started");
+            return Ok(());
+        }
+    };
     tracing::info!(name = running.admin.name(), admin = %addr, "started");
-
-    // Last to end: somebody may want to know how the rest does.
-    let admin_end = CancellationToken::new();
-    let router = running.admin.router();
-    let admin = tokio::spawn(service::http::serve(
-        admin,
-        router,
-        options,
-        admin_end.clone(),
-    ));
+    admin.port.started(running.admin.router());
     let ended = running.wait().await;
-    admin_end.cancel();
-    let _ = admin.await;
+    admin.end().await;
     ended?;
     if !shutdown.is_cancelled() {
         bail!("it ended by itself; this is a bug, please report it");

@@ -14,7 +14,6 @@ use std::time::Duration;
 use anyhow::bail;
 use service::http::Options;
 use service::telemetry::{Log, LogFormat};
-use tokio_util::sync::CancellationToken;
 
 use crate::cli::{Role, Up};
 use crate::role::bind;
@@ -48,21 +47,14 @@ pub(crate) async fn run(flags: Up) -> anyhow::Result<()> {
         admin: admin.local_addr()?,
     };
 
+    let admin = serve::AdminPort::serve(admin, &Options::default());
     let mut live = Live::default();
     let started = tokio::select! {
         started = live.start(parts, &folder) => started,
         () = shutdown.cancelled() => Ok(()),
     };
     let whole = Arc::new(Whole::new(live.admins(), &addrs, &folder));
-    let admin_end = CancellationToken::new();
-    let options = serve::admin_options(&Options::default());
-    let router = status::router(Arc::clone(&whole));
-    let admin = tokio::spawn(service::http::serve(
-        admin,
-        router,
-        options,
-        admin_end.clone(),
-    ));
+    admin.port.started(status::router(Arc::clone(&whole)));
     let result = match started {
         Ok(()) => tokio::select! {
             () = shutdown.cancelled() => Ok(()),
@@ -72,8 +64,7 @@ pub(crate) async fn run(flags: Up) -> anyhow::Result<()> {
         Err(error) => Err(error),
     };
     let ended = live.end().await;
-    admin_end.cancel();
-    let _ = admin.await;
+    admin.end().await;
     result.and(ended)
 }
 

@@ -1,6 +1,7 @@
 //! The admin port: health, metrics, status.
 
 mod merge;
+mod port;
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
 pub use merge::merged_metrics;
+pub use port::Port;
 
 /// Type of a text of metrics.
 pub const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -59,6 +59,16 @@ impl Default for Log {
     }
 }
 
+impl Log {
+    /// Checks what is configured, whatever `RUST_LOG` says.
+    ///
+    /// # Errors
+    /// The filter means nothing.
+    pub fn validate(&self) -> Result<(), TelemetryError> {
+        filter(None, self).map(drop)
+    }
+}
+
 /// Lets everything that is logged go to standard error.
 ///
 /// # Errors
