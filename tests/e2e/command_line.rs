@@ -2,9 +2,13 @@
 
 use std::net::TcpListener;
 
+use serde_json::{Value, json};
 use tests::folder;
 use tests::process::{attempt, both, run};
+use tests::roles::{Cluster, Size};
 use tests::shoal::command;
+
+const ROLES: [&str; 5] = ["agent", "origin", "tracker", "build-index", "proxy"];
 
 /// Runs a command that must fail at once, and returns the one line it wrote.
 fn complaint(args: &[&str], env: &[(&str, &str)]) -> String {
@@ -72,12 +76,132 @@ fn a_folder_that_somebody_else_uses() {
     assert!(text.contains(data), "{text}");
 }
 
+/// Runs each role as a process of its own, with one key of a configuration that is right set to
+/// something it cannot use.
+fn role_complains(part: &str, change: impl FnOnce(&mut Value)) -> String {
+    let cluster = Cluster::new(Size::default());
+    cluster.configure(part, change);
+    let (role, _) = part.rsplit_once('-').expect("it has a number");
+    let config = cluster.part(part).config();
+    complaint(
+        &[role, "--config", config.to_str().expect("a plain name")],
+        &[],
+    )
+}
+
+#[test]
+fn a_port_in_use_of_each_role() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let taken = listener.local_addr().expect("it is bound").to_string();
+    for (part, keys) in [
+        ("agent-1", &["registry_addr", "peer_addr", "admin_addr"][..]),
+        ("origin-1", &["http_addr", "peer_addr", "admin_addr"]),
+        ("tracker-1", &["peer_addr", "admin_addr"]),
+        ("build-index-1", &["http_addr", "admin_addr"]),
+        ("proxy-1", &["http_addr", "admin_addr"]),
+    ] {
+        for key in keys {
+            let text = role_complains(part, |config| config[*key] = json!(taken));
+            for word in [&*taken, "in use", key] {
+                assert!(text.contains(word), "{part}: {word}: {text}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_folder_that_a_role_cannot_use() {
+    let folder = folder();
+    let file = folder.path().join("a-file");
+    std::fs::write(&file, "").expect("the folder is ours");
+    // Root may write everywhere but below a file.
+    let below = file.join("below");
+    for (part, pointer) in [
+        ("agent-1", "/cache/folder"),
+        ("origin-1", "/backend/fs/root"),
+        ("origin-1", "/staging"),
+        ("origin-1", "/cluster_key_file"),
+        ("build-index-1", "/backend/fs/root"),
+        ("proxy-1", "/upload_secret_file"),
+    ] {
+        let text = role_complains(part, |config| {
+            if part == "proxy-1" {
+                config["upload_secret"] = Value::Null;
+            }
+            match config.pointer_mut(pointer) {
+                Some(value) => *value = json!(below),
+                None => config[&pointer[1..]] = json!(below),
+            }
+        });
+        let below = below.to_str().expect("a plain name");
+        assert!(text.contains(below), "{part}: {text}");
+        let key = pointer.rsplit('/').find(|part| text.contains(*part));
+        assert!(key.is_some(), "{part} names no part of {pointer}: {text}");
+    }
+}
+
+#[test]
+fn a_flag_that_is_not_known() {
+    for role in ROLES {
+        let output = attempt(&mut command(&[role, "--confg", "x"]));
+        let text = both(&output);
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(text.contains("--confg"), "{text}");
+        assert!(
+            text.contains("--config"),
+            "it names the nearest flag: {text}"
+        );
+    }
+}
+
+/// What a start would refuse is found without one.
+#[test]
+fn check_config_finds_what_a_start_refuses() {
+    let cluster = Cluster::new(Size::default());
+    let changes: [(&str, &str, fn(&mut Value)); 7] = [
+        ("agent-1", "cluster_key", |config| {
+            config["cluster_key"] = Value::Null;
+        }),
+        ("agent-1", "cluster.trackers", |config| {
+            config["cluster"]["trackers"] = json!([]);
+        }),
+        ("agent-1", "proxies", |config| config["proxies"] = json!([])),
+        ("origin-1", "cluster.origins", |config| {
+            config["name"] = json!("origin-9");
+        }),
+        ("tracker-1", "cluster.trackers", |config| {
+            config["name"] = json!("tracker-9");
+        }),
+        ("proxy-1", "upload_secret_file", |config| {
+            config["upload_secret_file"] = json!("/run/secret");
+        }),
+        ("build-index-1", "log.filter", |config| {
+            config["log"] = json!({"filter": "peer=loud"});
+        }),
+    ];
+    for (part, word, change) in changes {
+        let (role, _) = part.rsplit_once('-').expect("it has a number");
+        let config = cluster.part(part).config();
+        let path = config.to_str().expect("a plain name");
+        run(&mut command(&["check-config", role, path]));
+        cluster.configure(part, change);
+        for args in [
+            vec!["check-config", role, path],
+            vec![role, "--config", path],
+        ] {
+            let text = complaint(&args, &[]);
+            assert!(text.contains(word), "{args:?}: {word}: {text}");
+        }
+        cluster.configure(part, |_| {});
+    }
+}
+
 #[test]
 fn keys_that_are_not_known() {
     let folder = folder();
     let config = folder.path().join("config.yaml");
     let path = config.to_str().expect("a plain name");
-    for role in ["agent", "origin", "tracker", "build-index", "proxy"] {
+    for role in ROLES {
         std::fs::write(&config, "admin_adr: 127.0.0.1:0\n").expect("the folder is ours");
         for args in [
             vec![role, "--config", path],
@@ -101,7 +225,7 @@ fn keys_that_are_not_known() {
 
 #[test]
 fn settings_come_from_the_environment_too() {
-    for role in ["agent", "origin", "tracker", "build-index", "proxy"] {
+    for role in ROLES {
         let mut print = command(&[role, "--print-config"]);
         let text = run(print.env("SHOAL_ADMIN_ADDR", "127.0.0.1:54321"));
         assert!(text.contains("127.0.0.1:54321"), "{role}: {text}");
@@ -129,7 +253,7 @@ fn help_and_version() {
     let report = run(&mut command(&[
         "sim", "run", "lone", "--seed", "5", "--json",
     ]));
-    let report: serde_json::Value = serde_json::from_str(&report).expect("JSON");
+    let report: Value = serde_json::from_str(&report).expect("JSON");
     assert_eq!(report["seed"], 5);
     assert!(complaint(&["sim", "run", "nonsense"], &[]).contains("sim list"));
 }

@@ -313,7 +313,9 @@ impl Part {
         self.process.as_ref().expect("it runs").output()
     }
 
-    fn config(&self) -> PathBuf {
+    /// Returns the file of its configuration.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
         self.folder.with_extension("yaml")
     }
 

@@ -49,10 +49,12 @@ fn files_are_renamed_in_one_place() {
 /// A derived label has the name of the variant as Rust has it; Prometheus has lower case.
 #[test]
 fn labels_of_metrics_are_written_out() {
+    // In two parts, so that this file does not find itself.
+    let derived = concat!("EncodeLabel", "Value)]");
     let mut wrong = Vec::new();
     for path in files("", ".rs") {
         for (number, line) in read(&path).lines().enumerate() {
-            if line.contains("derive(") && line.contains("EncodeLabelValue)") {
+            if line.contains(derived) {
                 let (name, number) = (path.display(), number + 1);
                 wrong.push(format!("{name}:{number}: write the label in lower case"));
             }
