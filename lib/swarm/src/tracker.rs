@@ -9,6 +9,7 @@ mod grants;
 mod introduce;
 mod members;
 mod resolve;
+mod revoked;
 mod session;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -19,6 +20,7 @@ use rand_chacha::ChaCha8Rng;
 use torrent::{ClusterPublicKey, Description, Peer, PeerId, Role, SwarmName};
 
 use self::members::TrackedSwarm;
+use self::revoked::Revoked;
 use self::session::Session;
 use crate::event::{CloseReason, SessionId, TrackerInput, TrackerOutput};
 use crate::message::{Announce, AnnounceEvent, Message};
@@ -121,6 +123,7 @@ pub struct Tracker {
     swarms: BTreeMap<SwarmName, TrackedSwarm>,
     /// Swarms whose owners are being asked.
     pending: BTreeSet<SwarmName>,
+    revoked: Revoked,
     timers: BTreeSet<(Time, Timer)>,
     outputs: VecDeque<TrackerOutput>,
     stats: Stats,
@@ -155,6 +158,7 @@ impl Tracker {
             origins: BTreeSet::new(),
             swarms: BTreeMap::new(),
             pending: BTreeSet::new(),
+            revoked: Revoked::default(),
             timers: BTreeSet::new(),
             outputs: VecDeque::new(),
             stats: Stats::default(),
@@ -253,7 +257,7 @@ impl Tracker {
                 Some(peer),
             ) => {
                 if peer.role == Role::Origin {
-                    self.revoked(&name, peer.id, generation, &reason);
+                    self.revoked(now, &name, peer.id, generation, &reason);
                 }
             }
             (
@@ -315,6 +319,9 @@ impl Tracker {
             event,
             description,
         } = entry;
+        if event != AnnounceEvent::Leave && self.is_revoked(now, &peer.id, description.as_ref()) {
+            return;
+        }
         match event {
             AnnounceEvent::Join { sixteenths } => {
                 self.learn(now, &name, description, false);
@@ -341,6 +348,13 @@ impl Tracker {
             event,
             description,
         } = entry;
+        if matches!(
+            event,
+            AnnounceEvent::Complete { .. } | AnnounceEvent::Growing
+        ) && self.is_revoked_source(now, &peer.id, description.as_ref())
+        {
+            return;
+        }
         match event {
             AnnounceEvent::Complete { unserved } => {
                 self.learn(now, &name, description, true);

@@ -236,11 +236,14 @@ impl Tracker {
     /// Drops everything about a blob whose source was wrong, and tells everybody.
     pub(super) fn revoked(
         &mut self,
+        now: Time,
         name: &SwarmName,
         by: PeerId,
         generation: Option<Generation>,
         reason: &Arc<str>,
     ) {
+        let said = Arc::clone(reason);
+        self.revoked.note(now, *name, generation, said);
         let Some(swarm) = self.swarms.get(name) else {
             return;
         };
@@ -250,12 +253,14 @@ impl Tracker {
         {
             return;
         }
-        let involved: BTreeSet<PeerId> = swarm
-            .members
-            .keys()
-            .chain(swarm.sources.keys())
-            .copied()
-            .collect();
+        // Who was told nothing of the blob has nothing to drop.
+        let waiting: BTreeSet<PeerId> = swarm.waiting.iter().copied().collect();
+        let members = swarm.members.keys().filter(|id| !waiting.contains(*id));
+        let involved: BTreeSet<PeerId> = members.chain(swarm.sources.keys()).copied().collect();
+        for id in &waiting {
+            let failed = HandoutStatus::Failed(Arc::clone(reason));
+            self.handout(name, id, failed, Vec::new());
+        }
         for id in involved.iter().filter(|id| **id != by) {
             let revoke = Message::Revoke {
                 name: *name,

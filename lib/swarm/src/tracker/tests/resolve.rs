@@ -256,3 +256,51 @@ fn a_revoked_blob_is_dropped_by_everybody() {
     }
     assert_eq!(harness.tracker.stats().swarms, 0);
 }
+
+/// §8.1: what was under way when a blob was revoked does not bring it back.
+#[test]
+fn a_revoked_description_is_not_learned_again() {
+    let mut harness = Harness::new(1);
+    harness.connect_all(&[agent(1), agent(2), origin(1)]);
+    let event = AnnounceEvent::Growing;
+    harness.announce(&origin(1), name(1), event, Some(growing(name(1))));
+    harness.join(&agent(1), name(1));
+    let revoke = Message::Revoke {
+        name: name(1),
+        generation: Some(Generation(1)),
+        reason: "the digest differs".into(),
+    };
+    harness.say(&origin(1), revoke.clone());
+    harness.take(&agent(1));
+    let progress = AnnounceEvent::Progress { sixteenths: 3 };
+    harness.announce(&agent(1), name(1), progress, Some(growing(name(1))));
+    // Whoever still holds it may have missed that it was revoked.
+    assert_eq!(harness.take(&agent(1)), [revoke]);
+    assert_eq!(harness.tracker.stats().swarms, 0);
+    harness.take(&origin(1));
+    harness.join(&agent(2), name(1));
+    assert_eq!(statuses(&mut harness, &agent(2)), [HandoutStatus::Pending]);
+    assert_eq!(harness.grants(&origin(1)).len(), 1, "it is asked anew");
+    // §8.2.
+    let again = GrowingMetaInfo::sign(&key(), name(1), 100 << 20, Generation(2));
+    let again = Description::Growing(again.unwrap());
+    harness.announce(&origin(1), name(1), event, Some(again));
+    let said = statuses(&mut harness, &agent(2));
+    assert_eq!(said, [HandoutStatus::Known(again)]);
+}
+
+#[test]
+fn who_waits_when_a_blob_is_revoked_is_answered() {
+    let (mut harness, agents) = three_who_wait();
+    harness.take(&agents[0]);
+    harness.say(
+        &origin(1),
+        Message::Revoke {
+            name: name(1),
+            generation: Some(Generation(1)),
+            reason: "the digest differs".into(),
+        },
+    );
+    let said = statuses(&mut harness, &agents[0]);
+    assert!(matches!(&said[..], [HandoutStatus::Failed(_)]), "{said:?}");
+}
