@@ -95,6 +95,9 @@ pub struct Policy {
     pub starving_pause: Micros,
     /// After this long without a useful byte a download fails.
     pub patience: Micros,
+    /// Of that, how long a download is kept that no neighbour helps and no origin could be asked
+    /// for: an origin that restarts is back by then.
+    pub helpless: Micros,
 
     // --- uploads ---
     /// Uploads that receivers have not taken yet.
@@ -164,6 +167,7 @@ impl Default for Policy {
             want: Micros::from_millis(200),
             starving_pause: Micros::from_millis(500),
             patience: Micros::from_secs(30),
+            helpless: Micros::from_secs(5),
             max_uploads: 8,
             max_interleaved: 4,
             stall: Micros::from_millis(100),

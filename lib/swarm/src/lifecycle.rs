@@ -249,7 +249,9 @@ impl Swarm {
             if let Some(connection) = self.conns.get_mut(conn) {
                 connection.names.remove(&name);
             }
-            if link.heard && reason != RejectReason::Revoked {
+            // To an origin it would be a question, whose answer comes too late for this download
+            // and too early for the next.
+            if link.heard && !self.is_served_by(*conn) && reason != RejectReason::Revoked {
                 let nothing = Message::Bitfield {
                     name,
                     description: None,
@@ -320,6 +322,8 @@ impl Swarm {
         let trusted = by.is_none_or(|conn| self.is_served_by(conn) || self.is_partner_conn(conn));
         let concerned = match (known, generation) {
             (Some(known), Some(revoked)) => known == revoked,
+            // Nothing of that generation is here: this is another attempt.
+            (None, Some(_)) if torrent.description.is_none() => false,
             (None, _) | (_, None) => trusted,
         };
         if !concerned {

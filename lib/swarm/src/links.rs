@@ -19,6 +19,7 @@ const MAX_VALUES_AHEAD: u32 = 1_024;
 impl Swarm {
     /// Tells the peer what we have of the blob, unless it was told just now.
     pub(crate) fn introduce_link(&mut self, now: Time, conn: ConnId, name: &SwarmName) {
+        let to_origin = self.is_served_by(conn);
         let Some(torrent) = self.torrents.get_mut(name) else {
             return;
         };
@@ -36,12 +37,36 @@ impl Swarm {
         connection.used_at = now;
         let link = torrent.links.entry(conn).or_default();
         link.told_at = Some(now);
+        let fence = (to_origin && torrent.description.is_none()).then_some(now.0);
+        link.fence = fence;
         let bitfield = Message::Bitfield {
             name: *name,
             description: torrent.description,
             have: torrent.have.to_wire(),
         };
+        if let Some(token) = fence {
+            self.send(conn, Message::Ping { token });
+        }
         self.send(conn, bitfield);
+    }
+
+    /// Takes the answer to a PING: what comes from now on was said after our question came there.
+    pub(crate) fn fence_passed(&mut self, conn: ConnId, token: u64) {
+        let names = self.conns.get(&conn).map(|one| &one.names);
+        for name in names.into_iter().flatten() {
+            let torrent = self.torrents.get_mut(name);
+            if let Some(link) = torrent.and_then(|one| one.links.get_mut(&conn))
+                && link.fence == Some(token)
+            {
+                link.fence = None;
+            }
+        }
+    }
+
+    /// Returns whether an origin that says to have nothing answers an earlier question.
+    fn is_too_early(&self, conn: ConnId, name: &SwarmName) -> bool {
+        let link = self.torrents.get(name).and_then(|one| one.links.get(&conn));
+        link.is_some_and(|link| link.fence.is_some())
     }
 
     /// Tells all neighbours of the blob again, after what we have changed at once.
@@ -80,7 +105,8 @@ impl Swarm {
         if !self.torrents.contains_key(&name) {
             return self.asked_about(conn, name);
         }
-        if !self.admit_link(now, conn, &name) {
+        let is_too_early = description.is_none() && self.is_too_early(conn, &name);
+        if is_too_early || !self.admit_link(now, conn, &name) {
             return;
         }
         if let Some(description) = description {

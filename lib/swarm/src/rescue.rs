@@ -8,7 +8,7 @@ use crate::message::{AnnounceEvent, Message, Priority, RequestId};
 use crate::swarm::Swarm;
 use crate::time::{Micros, Time};
 use crate::timers::Timer;
-use crate::torrent::Torrent;
+use crate::torrent::{Link, Torrent};
 use crate::wire::MAX_WANT_PIECES;
 
 /// Requests for one piece at the same time.
@@ -184,6 +184,41 @@ impl Swarm {
         }
     }
 
+    /// A tracker knows of no origin that helps a download. It ends, unless a neighbour does, or an
+    /// origin that could not be asked may be back soon.
+    pub(crate) fn not_helped(&mut self, now: Time, name: SwarmName, failure: Failure) {
+        let is_helped = self.is_helped(&name);
+        let helpless = self.config.policy.helpless;
+        let Some(torrent) = self.torrents.get_mut(&name) else {
+            return;
+        };
+        let passes = matches!(failure, Failure::Unavailable(_));
+        let has_time = passes && torrent.useful_at + helpless > now;
+        if torrent.description.is_none() || !(is_helped || has_time) {
+            return self.fail(now, name, failure);
+        }
+        // The tracker forgot us: the swarm is joined again where this starves.
+        torrent.dismissed = true;
+    }
+
+    /// Returns whether something of a download is on its way, or a neighbour has pieces that are
+    /// wanted or did not say yet what it has. A download that nobody waits for has time.
+    fn is_helped(&self, name: &SwarmName) -> bool {
+        let Some(torrent) = self.torrents.get(name) else {
+            return false;
+        };
+        let dialled = self.dials.values().any(|dial| dial.names.contains(name));
+        let flows = !torrent.asked.is_empty() || torrent.unchosen > 0;
+        let links = torrent.links.iter();
+        let mut neighbours = links.filter(|(conn, _)| !self.is_served_by(**conn));
+        !torrent.is_hungry()
+            || !torrent.opened
+            || flows
+            || !torrent.checking.is_empty()
+            || dialled
+            || neighbours.any(|(_, link)| !link.heard || torrent.wants_of(link))
+    }
+
     /// Asks the tracker for one more peer.
     fn call_for_help(&mut self, now: Time, name: &SwarmName) {
         self.stats.starvings += 1;
@@ -250,6 +285,17 @@ impl Torrent {
             };
         }
         earliest
+    }
+
+    /// Returns whether the neighbour has a piece that is wanted here.
+    fn wants_of(&self, link: &Link) -> bool {
+        let (Some(wanted), Some(have)) = (&self.wanted, &link.have) else {
+            return false;
+        };
+        let mut blocked = self.readers.values().filter_map(|one| self.blocked(one));
+        let all = 0..self.have.pieces();
+        (wanted.whole && have.first_without(&self.have, all).is_some())
+            || blocked.any(|piece| have.contains(piece))
     }
 
     /// Returns pieces that are wanted and that no neighbour has: what readers wait for first.

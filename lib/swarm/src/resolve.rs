@@ -1,10 +1,12 @@
-//! Blobs nobody announced: an origin looks into storage, once for all who ask.
+//! Blobs nobody announced: an origin looks into storage, once for all who ask at a time.
+
+use std::collections::btree_map::Entry;
 
 use torrent::{Description, PeerId, Role, SwarmName};
 
 use crate::event::{ConnId, Found, Output};
 use crate::message::{AnnounceEvent, Message};
-use crate::seed::FirstPass;
+use crate::seed::{Askers, FirstPass, Question};
 use crate::swarm::Swarm;
 use crate::time::Time;
 use crate::torrent::Torrent;
@@ -20,52 +22,108 @@ impl Swarm {
         }
     }
 
-    pub(crate) fn resolve(&mut self, name: SwarmName, owners: Vec<PeerId>, asker: Option<ConnId>) {
-        let is_new = !self.origin.resolving.contains_key(&name);
-        if is_new {
-            if self.origin.resolving.len() >= self.config.policy.max_resolving {
-                self.grants_forgotten(&name);
-                return self.announce(&name, AnnounceEvent::Failed);
+    /// Looks into storage for an agent, or for a tracker where there is no `agent`.
+    pub(crate) fn resolve(&mut self, name: SwarmName, owners: Vec<PeerId>, agent: Option<ConnId>) {
+        let full = self.origin.resolving.len() >= self.config.policy.max_resolving;
+        let question = match self.origin.resolving.entry(name) {
+            Entry::Vacant(_) if full => {
+                if agent.is_none() {
+                    self.storage_failed(&name);
+                }
+                return;
             }
-            self.outputs.push_back(Output::Resolve { name });
-        }
-        let question = self.origin.resolving.entry(name).or_default();
+            Entry::Vacant(vacant) => {
+                self.outputs.push_back(Output::Resolve { name });
+                vacant.insert(Question::default())
+            }
+            Entry::Occupied(occupied) => {
+                let question = occupied.into_mut();
+                question.late.get_or_insert_default();
+                question
+            }
+        };
         if !owners.is_empty() {
             question.owners = owners;
         }
-        if question.askers.len() < MAX_ASKERS {
-            question.askers.extend(asker);
+        let Question { askers, late, .. } = question;
+        match agent {
+            // Who asks twice hears the later answer.
+            Some(conn) => {
+                if late.is_some() {
+                    askers.agents.remove(&conn);
+                }
+                let agents = &mut late.as_mut().unwrap_or(askers).agents;
+                if agents.len() < MAX_ASKERS {
+                    agents.insert(conn);
+                }
+            }
+            None => {
+                askers.tracker = late.is_none();
+                late.as_mut().unwrap_or(askers).tracker = true;
+            }
         }
     }
 
     /// Storage has answered.
     pub(crate) fn resolved(&mut self, now: Time, name: SwarmName, found: Found) {
         let question = self.origin.resolving.remove(&name).unwrap_or_default();
+        let Question {
+            askers,
+            late,
+            owners,
+        } = question;
+        // It was pushed here while storage was asked.
+        let is_here = self.torrents.contains_key(&name);
         match found {
-            Found::Here(description) => {
-                self.source(now, name, description, question.owners);
-                for conn in question.askers {
-                    self.introduce_link(now, conn, &name);
+            Found::Here(description) => self.source(now, name, description, owners),
+            Found::Absent | Found::Failed(_) if is_here => self.announce_source(&name),
+            Found::Absent | Found::Failed(_) => {
+                let is_absent = matches!(found, Found::Absent);
+                // Agents hear it from the tracker, where there is one.
+                let late = late.filter(|late| late.tracker || self.trackers_up != Some(true));
+                self.not_found(&name, is_absent, &askers, late.is_some());
+                if let Some(askers) = late {
+                    self.outputs.push_back(Output::Resolve { name });
+                    let late = None;
+                    let question = Question {
+                        askers,
+                        late,
+                        owners,
+                    };
+                    self.origin.resolving.insert(name, question);
                 }
+                return;
             }
-            Found::Absent => {
-                self.grants_forgotten(&name);
-                self.announce(&name, AnnounceEvent::Absent);
-                // Without a tracker this is how an agent learns it (§7.9).
-                for conn in question.askers {
-                    if self.conns.contains_key(&conn) {
-                        let nothing = Message::Bitfield {
-                            name,
-                            description: None,
-                            have: Vec::new(),
-                        };
-                        self.send(conn, nothing);
-                    }
-                }
+        }
+        for askers in [Some(askers), late].into_iter().flatten() {
+            for conn in askers.agents {
+                self.introduce_link(now, conn, &name);
             }
-            Found::Failed(_) => {
-                self.grants_forgotten(&name);
-                self.announce(&name, AnnounceEvent::Failed);
+        }
+    }
+
+    /// Tells those who asked that storage gave nothing.
+    fn not_found(&mut self, name: &SwarmName, is_absent: bool, askers: &Askers, again: bool) {
+        if !again {
+            self.grants_forgotten(name);
+        }
+        // A tracker that nobody asked for would take it for the answer to its next question.
+        if askers.tracker {
+            let absent = is_absent.then_some(AnnounceEvent::Absent);
+            self.announce(name, absent.unwrap_or(AnnounceEvent::Failed));
+        }
+        if !is_absent {
+            return;
+        }
+        // Without a tracker this is how an agent learns it (§7.10).
+        for conn in &askers.agents {
+            if self.conns.contains_key(conn) {
+                let nothing = Message::Bitfield {
+                    name: *name,
+                    description: None,
+                    have: Vec::new(),
+                };
+                self.send(*conn, nothing);
             }
         }
     }

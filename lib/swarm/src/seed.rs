@@ -88,10 +88,19 @@ impl Slot {
     }
 }
 
-/// Who asked about a blob that storage is being asked for.
+/// Who wants to know whether storage has a blob.
+#[derive(Debug, Default)]
+pub(crate) struct Askers {
+    pub(crate) agents: BTreeSet<ConnId>,
+    pub(crate) tracker: bool,
+}
+
+/// A blob that storage is being asked for.
 #[derive(Debug, Default)]
 pub(crate) struct Question {
-    pub(crate) askers: BTreeSet<ConnId>,
+    pub(crate) askers: Askers,
+    /// Who asked since. What was pushed meanwhile is not absent to them: storage is asked again.
+    pub(crate) late: Option<Askers>,
     pub(crate) owners: Vec<PeerId>,
 }
 

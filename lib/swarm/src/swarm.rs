@@ -235,7 +235,7 @@ impl Swarm {
             Message::Hello { version, me } => self.introduced(now, conn, version, me),
             _ if !is_known => self.close(now, conn, CloseReason::Protocol("no HELLO first")),
             Message::Ping { token } => self.send(conn, Message::Pong { token }),
-            Message::Pong { .. } => {}
+            Message::Pong { token } => self.fence_passed(conn, token),
             Message::Bitfield {
                 name,
                 description,
@@ -371,7 +371,6 @@ impl Swarm {
             return;
         };
         torrent.dismissed = false;
-        let knows_nothing = torrent.description.is_none();
         match status {
             HandoutStatus::Pending => {}
             HandoutStatus::Known(description) => {
@@ -390,12 +389,10 @@ impl Swarm {
                     self.meet(now, &peer, &name, max_degree);
                 }
             }
-            HandoutStatus::Absent if knows_nothing => self.fail(now, name, Failure::Absent),
-            HandoutStatus::Failed(reason) if knows_nothing => {
-                self.fail(now, name, Failure::Unavailable(reason));
+            HandoutStatus::Absent => self.not_helped(now, name, Failure::Absent),
+            HandoutStatus::Failed(reason) => {
+                self.not_helped(now, name, Failure::Unavailable(reason));
             }
-            // Neighbours may still have what is missing; until then the tracker forgot us.
-            HandoutStatus::Absent | HandoutStatus::Failed(_) => torrent.dismissed = true,
         }
     }
 }

@@ -24,6 +24,9 @@ pub(crate) struct Link {
     pub(crate) told_at: Option<Time>,
     /// It said BITFIELD: it takes part.
     pub(crate) heard: bool,
+    /// Of an origin: the PING ahead of our question about a blob we know nothing of. Until it is
+    /// answered, what the origin says answers an earlier question (§7.10).
+    pub(crate) fence: Option<u64>,
     /// It described the blob, or told pieces of it.
     pub(crate) described: bool,
     /// Pieces of a growing blob whose signed values were sent to it or came from it.

@@ -4,6 +4,7 @@
     reason = "a test looks at what it is about"
 )]
 
+mod ends;
 mod hostile;
 mod origins;
 mod pairs;
