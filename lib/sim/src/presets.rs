@@ -34,7 +34,9 @@ fn built_in() -> Vec<Scenario> {
         slow(),
         growing(),
         kill_tracker(),
+        restart_tracker(),
         no_tracker(),
+        never_a_tracker(),
         two_trackers(),
         kill_origin(),
         lose_origin(),
@@ -208,10 +210,27 @@ fn kill_tracker() -> Scenario {
     of_fault("kill-tracker", about, what, Some(2_000))
 }
 
-fn no_tracker() -> Scenario {
-    let about = "the only tracker dies for good";
+fn restart_tracker() -> Scenario {
+    let about = "the only tracker dies and is back while agents still download";
     let what = FaultKind::KillTracker { index: 0 };
-    of_fault("no-tracker", about, what, None)
+    of_fault("restart-tracker", about, what, Some(150))
+}
+
+fn no_tracker() -> Scenario {
+    let about = "the only tracker dies for good before half of the agents came";
+    let what = FaultKind::KillTracker { index: 0 };
+    let mut scenario = of_fault("no-tracker", about, what, None);
+    scenario.faults[0].at_ms = 60;
+    scenario.expect.max_egress_ratio = 1.1;
+    scenario
+}
+
+fn never_a_tracker() -> Scenario {
+    let mut scenario = no_tracker();
+    scenario.name = "never-a-tracker".into();
+    scenario.about = "the only tracker dies before anybody could reach it".into();
+    scenario.faults[0].at_ms = 0;
+    scenario
 }
 
 fn two_trackers() -> Scenario {

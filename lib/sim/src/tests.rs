@@ -30,12 +30,14 @@ fn agents_that_stay_complete_in_spite_of_loss_and_damage() {
 #[test]
 fn a_tracker_that_dies_is_survived() {
     check("kill-tracker", 1);
+    check("restart-tracker", 1);
     check("two-trackers", 1);
 }
 
 #[test]
 fn agents_do_without_a_tracker() {
     check("no-tracker", 1);
+    check("never-a-tracker", 1);
 }
 
 #[test]

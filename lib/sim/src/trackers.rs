@@ -9,7 +9,7 @@ use crate::link::{Conn, Packet};
 use crate::world::{Event, Process, World};
 
 /// Pause before a tracker that could not be reached is tried again.
-const RETRY: Micros = Micros::from_millis(500);
+const RETRY: Micros = Micros::from_millis(100);
 
 /// A member's session with one tracker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub(crate) struct Session {
     pub(crate) conn: Option<Conn>,
     /// Of an origin: slots that this tracker has and did not grant yet.
     credits: u16,
+    /// Whether it was tried at least once.
+    tried: bool,
 }
 
 /// What a member knows of the trackers.
@@ -45,6 +47,12 @@ impl Sessions {
         (0..count)
             .map(|step| (first + step) % count)
             .find(|tracker| self.list[*tracker].conn.is_some())
+    }
+
+    /// Returns whether there is no session, and every tracker was tried.
+    fn all_down(&self) -> bool {
+        let mut list = self.list.iter();
+        list.all(|session| session.conn.is_none() && session.tried)
     }
 
     fn any(&self) -> bool {
@@ -147,6 +155,13 @@ impl World {
     }
 
     pub(crate) fn unreachable(&mut self, machine: usize, tracker: usize) {
+        if let Some(member) = self.member(machine) {
+            let first = !member.sessions.all_down();
+            member.sessions.list[tracker].tried = true;
+            if first && member.sessions.all_down() {
+                self.tell(machine, Input::TrackersUp(false));
+            }
+        }
         let life = self.machines[machine].life;
         let reach = Event::Reach {
             machine,
@@ -189,9 +204,6 @@ impl World {
         let before = member.routes();
         let lost = std::mem::take(&mut member.sessions.list[tracker]);
         member.sessions.spare += lost.credits;
-        if !member.sessions.any() {
-            self.tell(machine, Input::TrackersUp(false));
-        }
         self.reannounce(machine, &before);
         self.give_credits(machine, 0);
         self.unreachable(machine, tracker);

@@ -14,6 +14,7 @@ pub mod invariants;
 mod lifecycle;
 mod links;
 pub mod message;
+mod naming;
 mod partners;
 mod picker;
 mod proof;

@@ -48,6 +48,9 @@ impl Swarm {
             self.send(conn, Message::Ping { token });
         }
         self.send(conn, bitfield);
+        if self.config.me.role == Role::Origin && self.trackers_up == Some(false) {
+            self.name_peers(now, conn, name);
+        }
     }
 
     /// Takes the answer to a PING: what comes from now on was said after our question came there.

@@ -251,11 +251,12 @@ impl Swarm {
         }
         torrent.want_told = Some(now);
         self.stats.wants += 1;
-        if self.trackers_up != Some(false) {
-            let name = *name;
-            let message = Message::Want { name, pieces };
-            self.outputs.push_back(Output::Tracker { name, message });
+        if self.trackers_up == Some(false) {
+            return self.want_of_origins(name, &pieces);
         }
+        let name = *name;
+        let message = Message::Want { name, pieces };
+        self.outputs.push_back(Output::Tracker { name, message });
     }
 }
 

@@ -270,8 +270,15 @@ impl Swarm {
                 cvs,
             } => self.signed_came(now, conn, name, generation, cvs),
             Message::Grown { description } => self.grown(now, description, Some(conn)),
-            // Without a tracker agents ask by REQUEST; that somebody wants it is no news.
-            Message::Want { .. } if self.config.me.role == Role::Origin => {}
+            // The pieces themselves are asked for by REQUEST.
+            Message::Want { name, .. } if self.config.me.role == Role::Origin => {
+                self.name_peers(now, conn, &name);
+            }
+            Message::Handout {
+                name,
+                status,
+                peers,
+            } if self.is_served_by(conn) => self.named(now, conn, &name, &status, &peers),
             Message::Served { name, pieces }
                 if from_origin && self.config.me.role == Role::Origin =>
             {

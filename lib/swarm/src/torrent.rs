@@ -27,6 +27,8 @@ pub(crate) struct Link {
     /// Of an origin: the PING ahead of our question about a blob we know nothing of. Until it is
     /// answered, what the origin says answers an earlier question (§7.10).
     pub(crate) fence: Option<u64>,
+    /// Of an agent: when we last named others to it.
+    pub(crate) named_at: Option<Time>,
     /// It described the blob, or told pieces of it.
     pub(crate) described: bool,
     /// Pieces of a growing blob whose signed values were sent to it or came from it.

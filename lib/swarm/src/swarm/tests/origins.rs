@@ -318,3 +318,72 @@ fn a_granted_agent_gets_what_the_origin_chooses() {
     assert!(net.is_complete(1, name(1)));
     assert_eq!(net.members[0].credits, 6 + 2);
 }
+
+fn named(outputs: &[Output]) -> Vec<(ConnId, Vec<Peer>)> {
+    let handouts = sent(outputs).into_iter().filter_map(|(conn, message)| {
+        let Message::Handout { peers, .. } = message else {
+            return None;
+        };
+        Some((conn, peers))
+    });
+    handouts.collect()
+}
+
+/// §7.9: an origin names agents to those who cannot ask a tracker; where it has one itself, only
+/// to who asks by WANT.
+#[test]
+fn origins_name_agents_where_no_tracker_does() {
+    for has_tracker in [false, true] {
+        let mut alone = seeder(3);
+        alone.tell(Input::TrackersUp(has_tracker));
+        let [first, second, other] = [2, 3, 4].map(|number| alone.meet(agent(number)));
+        let description = complete(name(1), 3 * MIB);
+        let lone = alone.link(first, description, &[]);
+        assert_eq!(named(&lone), [], "there is nobody to name");
+        let unasked = named(&alone.link(second, description, &[]));
+        let expected = vec![(second, vec![agent(2)])];
+        assert_eq!(
+            unasked,
+            if has_tracker {
+                vec![]
+            } else {
+                expected.clone()
+            }
+        );
+        alone.pass(Micros::from_millis(200));
+        let want = Message::Want {
+            name: name(1),
+            pieces: vec![1],
+        };
+        assert_eq!(named(&alone.hear(second, want.clone())), expected);
+        assert_eq!(named(&alone.hear(second, want.clone())), [], "so soon");
+        assert_eq!(named(&alone.hear(other, want)), [], "it takes no part");
+    }
+}
+
+#[test]
+fn agents_believe_origins_that_name_others_only_without_trackers() {
+    for (by, up, connects) in [
+        (origin(2), false, true),
+        (origin(2), true, false),
+        (agent(2), false, false),
+    ] {
+        let mut alone = Alone::new(agent(1));
+        alone.tell(Input::TrackersUp(up));
+        alone.begin(complete(name(1), 3 * MIB), true);
+        let conn = alone.meet(by.clone());
+        let handout = Message::Handout {
+            name: name(1),
+            status: HandoutStatus::Known(complete(name(1), 3 * MIB)),
+            peers: vec![agent(3), origin(4), agent(1)],
+        };
+        let outputs = alone.hear(conn, handout);
+        let dialled = outputs.iter().filter_map(|output| match output {
+            Output::Connect { peer } => Some(peer.clone()),
+            _ => None,
+        });
+        let expected = if connects { vec![agent(3)] } else { vec![] };
+        assert_eq!(dialled.collect::<Vec<_>>(), expected);
+        assert_eq!(closes(&outputs).is_empty(), by.role == Role::Origin);
+    }
+}
