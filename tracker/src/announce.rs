@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use swarm::message::{Announce, AnnounceEvent};
 use swarm::{CloseReason, Message, SessionId, Time, Tracker, TrackerInput, TrackerOutput};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -97,6 +98,11 @@ impl Announcer {
                     return;
                 }
                 if let Message::Announce { entries, .. } = &*message {
+                    let joins =
+                        |entry: &Announce| matches!(entry.event, AnnounceEvent::Join { .. });
+                    if entries.iter().any(joins) {
+                        self.metrics.join_messages.inc();
+                    }
                     self.metrics.announces.inc_by(entries.len() as u64);
                 }
                 TrackerInput::Received {

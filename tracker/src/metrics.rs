@@ -18,6 +18,8 @@ pub(crate) struct Metrics {
     pub(crate) pending: Gauge,
     /// Slots of origins that wait for an agent.
     pub(crate) credits: Gauge,
+    /// Messages by which agents joined, each about one blob or many: what a client waits for.
+    pub(crate) join_messages: Counter,
     /// Blobs that peers announced something about.
     pub(crate) announces: Counter,
     pub(crate) handouts: Counter,
@@ -70,6 +72,7 @@ impl Metrics {
             swarms,
             pending,
             credits,
+            join_messages,
             announces,
             handouts,
             grants,
@@ -89,6 +92,11 @@ impl Metrics {
             registry.register(name, help, gauge);
         }
         for (name, help, counter) in [
+            (
+                "join_messages",
+                "Messages by which agents joined, each about one blob or many",
+                join_messages,
+            ),
             (
                 "announces",
                 "Blobs that peers said something about",
