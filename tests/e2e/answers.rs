@@ -1,7 +1,9 @@
 //! Single requests by curl: what is answered, to the header.
 
 use oci::Digest;
+use serde_json::json;
 use tests::curl::{get, head, send};
+use tests::roles::{Cluster, Size};
 use tests::shoal::Up;
 use tests::{push, random};
 
@@ -103,6 +105,40 @@ fn head_does_not_download() {
         tests::files_with(&up.data().join("agent-2"), marker).len(),
         1
     );
+}
+
+#[test]
+fn an_agent_that_refuses_writes_serves_pulls() {
+    let mut cluster = Cluster::new(Size::default());
+    cluster.configure("agent-1", |config| {
+        config["writes"] = json!("refuse");
+        config["proxies"] = json!([]);
+    });
+    cluster.start_all();
+    let bytes = random::bytes(3, 1_500_000);
+    let layers = std::slice::from_ref(&bytes);
+    let pushed = push::image(&cluster.proxy(), "team/app", "v1", layers);
+    let agent = format!("{}/v2/team/app", cluster.part("agent-1").url());
+    let blob = format!("{agent}/blobs/{}", pushed.layers[0]);
+    let manifest = format!("{agent}/manifests/v1");
+    for (method, url) in [
+        ("POST", format!("{agent}/blobs/uploads/")),
+        ("PATCH", format!("{agent}/blobs/uploads/1?_state=x")),
+        ("PUT", format!("{agent}/blobs/uploads/1?_state=x")),
+        ("PUT", manifest.clone()),
+        ("DELETE", manifest.clone()),
+        ("DELETE", blob.clone()),
+    ] {
+        let answer = send(&url, &["--request", method, "--data-binary", "bytes"]);
+        assert_eq!(answer.status, 405, "{method} {url}");
+        assert_eq!(answer.code(), "UNSUPPORTED", "{method} {url}");
+        assert_eq!(answer.header("content-type"), Some("application/json"));
+        assert!(answer.header("allow").is_some(), "{}", answer.head);
+    }
+    let answer = get(&manifest);
+    let digest = pushed.manifest.to_string();
+    assert_eq!(answer.header("docker-content-digest"), Some(&*digest));
+    assert!(get(&blob).body == bytes);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod answers;
 mod command_line;
+mod containerd;
 mod distribution;
 mod docker;
 mod faults;
