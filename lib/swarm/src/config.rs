@@ -67,6 +67,9 @@ pub struct Policy {
     /// Bounds of the number of open requests that `open_time` leads to.
     pub min_open: usize,
     pub max_open: usize,
+    /// Nothing more is asked for while so many bytes wait to be hashed and stored: a disk that does
+    /// not keep up must not make peers look silent whose data nobody has room for.
+    pub max_checking_bytes: u64,
     /// Rate in bytes per second that is assumed until one was measured.
     pub assumed_rate: u64,
     /// A piece asked for in vain is asked for elsewhere after this much silence (§6.6).
@@ -154,6 +157,7 @@ impl Default for Policy {
             open_time: Micros::from_millis(100),
             min_open: 4,
             max_open: 20,
+            max_checking_bytes: 64 << 20,
             assumed_rate: 125_000_000,
             silence: Micros::from_millis(250),
             dead_after: Micros::from_secs(2),

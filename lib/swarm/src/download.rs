@@ -57,7 +57,7 @@ impl Swarm {
             let Some((name, piece, priority)) = choice else {
                 return;
             };
-            if self.open >= self.cap() && priority > Priority::Foreground {
+            if !self.has_room() && priority > Priority::Foreground {
                 self.capped = true;
                 return;
             }
@@ -124,6 +124,11 @@ impl Swarm {
         let pieces = (rate / 1_000_000 * policy.open_time.0) >> 20;
         let pieces = usize::try_from(pieces).unwrap_or(usize::MAX);
         pieces.clamp(policy.min_open, policy.max_open)
+    }
+
+    /// Returns whether more may be asked for: of the peers, and of our own disk.
+    pub(crate) fn has_room(&self) -> bool {
+        self.open < self.cap() && self.checking_bytes < self.config.policy.max_checking_bytes
     }
 
     /// Returns the rate in bytes per second of the own schedule. It never sinks because little
@@ -344,7 +349,9 @@ impl Swarm {
         smooth(&mut self.service, took);
         self.open -= 1;
         if let Some(torrent) = self.torrents.get_mut(name) {
-            torrent.checking.insert(piece, (conn, peer));
+            if torrent.checking.insert(piece, (conn, peer)).is_none() {
+                self.checking_bytes += u64::from(torrent.size(piece));
+            }
             if let Some(link) = torrent.links.get_mut(&conn) {
                 link.refused = 0;
             }
@@ -358,7 +365,7 @@ impl Swarm {
 
     /// Asks more where the cap kept us from it and has room now.
     pub(crate) fn uncap(&mut self, now: Time) {
-        if self.capped && self.open < self.cap() {
+        if self.capped && self.has_room() {
             self.capped = false;
             self.refill(now);
         }

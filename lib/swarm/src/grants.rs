@@ -247,7 +247,7 @@ impl Swarm {
             && !connection.is_silent
             && connection.busy_until <= now
             && connection.live < room
-            && self.open < self.cap();
+            && self.has_room();
         if !is_ready {
             return None;
         }

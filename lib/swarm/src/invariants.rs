@@ -18,6 +18,7 @@ type Rule = (&'static str, fn(&Swarm) -> Result<(), String>);
 const RULES: &[Rule] = &[
     ("open requests are counted", open_requests_are_counted),
     ("open requests are bounded", open_requests_are_bounded),
+    ("unchecked bytes are counted", unchecked_bytes_are_counted),
     ("requests and pieces agree", requests_and_pieces_agree),
     ("links and connections agree", links_and_connections_agree),
     ("uploads are sound", uploads_are_sound),
@@ -64,6 +65,14 @@ fn open_requests_are_bounded(swarm: &Swarm) -> Result<(), String> {
         })?;
     }
     Ok(())
+}
+
+fn unchecked_bytes_are_counted(swarm: &Swarm) -> Result<(), String> {
+    let torrents = swarm.torrents.values();
+    let sum: u64 = torrents.map(crate::torrent::Torrent::checking_bytes).sum();
+    ensure(sum == swarm.checking_bytes, || {
+        format!("{sum}, not {}", swarm.checking_bytes)
+    })
 }
 
 /// A piece is asked for where the books say so, by at most two live requests, and only while it is

@@ -245,6 +245,7 @@ impl Swarm {
         let Some(torrent) = self.torrents.remove(&name) else {
             return;
         };
+        self.checking_bytes -= torrent.checking_bytes();
         for (conn, link) in &torrent.links {
             if let Some(connection) = self.conns.get_mut(conn) {
                 connection.names.remove(&name);
@@ -267,6 +268,7 @@ impl Swarm {
             self.timers.disarm(timer);
         }
         self.grants_forgotten(&name);
+        self.uncap(now);
     }
 
     /// A stored piece turned out damaged: it is fetched again.

@@ -43,7 +43,9 @@ pub struct Swarm {
     pub(crate) service: Option<Micros>,
     /// Requests open in all, cancelled ones excepted.
     pub(crate) open: usize,
-    /// The cap kept us from asking for more.
+    /// Bytes of pieces that were received and wait for their verdict, over all blobs.
+    pub(crate) checking_bytes: u64,
+    /// The cap, or what waits for its verdict, kept us from asking for more.
     pub(crate) capped: bool,
     /// Unknown until the shell tried.
     pub(crate) trackers_up: Option<bool>,
@@ -76,6 +78,7 @@ impl Swarm {
             rate: Rate::default(),
             service: None,
             open: 0,
+            checking_bytes: 0,
             capped: false,
             trackers_up: None,
             outputs,
@@ -229,7 +232,6 @@ impl Swarm {
             return;
         };
         let is_known = connection.peer.is_some();
-        let from_origin = connection.is_origin();
         self.heard(now, conn);
         match message {
             Message::Hello { version, me } => self.introduced(now, conn, version, me),
@@ -270,20 +272,6 @@ impl Swarm {
                 cvs,
             } => self.signed_came(now, conn, name, generation, cvs),
             Message::Grown { description } => self.grown(now, description, Some(conn)),
-            // The pieces themselves are asked for by REQUEST.
-            Message::Want { name, .. } if self.config.me.role == Role::Origin => {
-                self.name_peers(now, conn, &name);
-            }
-            Message::Handout {
-                name,
-                status,
-                peers,
-            } if self.is_served_by(conn) => self.named(now, conn, &name, &status, &peers),
-            Message::Served { name, pieces }
-                if from_origin && self.config.me.role == Role::Origin =>
-            {
-                self.served(&name, &pieces);
-            }
             Message::Revoke {
                 name,
                 generation,
@@ -296,9 +284,30 @@ impl Swarm {
             | Message::Handout { .. }
             | Message::Grant { .. }
             | Message::Lease { .. }
-            | Message::Withdraw { .. } => {
-                self.close(now, conn, CloseReason::Protocol("not a message for a peer"));
+            | Message::Withdraw { .. } => self.received_of_role(now, conn, message),
+        }
+    }
+
+    /// Takes what only an origin may say, or hear.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "whatever else there is breaks the protocol"
+    )]
+    fn received_of_role(&mut self, now: Time, conn: ConnId, message: Message) {
+        let is_origin = self.config.me.role == Role::Origin;
+        let from_origin = self.conns.get(&conn).is_some_and(|one| one.is_origin());
+        match message {
+            // The pieces themselves are asked for by REQUEST.
+            Message::Want { name, .. } if is_origin => self.name_peers(now, conn, &name),
+            Message::Served { name, pieces } if is_origin && from_origin => {
+                self.served(&name, &pieces);
             }
+            Message::Handout {
+                name,
+                status,
+                peers,
+            } if from_origin && !is_origin => self.named(now, conn, &name, &status, &peers),
+            _ => self.close(now, conn, CloseReason::Protocol("not a message for a peer")),
         }
     }
 

@@ -196,6 +196,15 @@ impl Torrent {
         size.unwrap_or(0)
     }
 
+    /// Returns the bytes of pieces that wait for their verdict.
+    pub(crate) fn checking_bytes(&self) -> u64 {
+        let sizes = self
+            .checking
+            .keys()
+            .map(|piece| u64::from(self.size(*piece)));
+        sizes.sum()
+    }
+
     /// Returns whether all pieces are here and nothing about them is in doubt.
     pub(crate) const fn is_complete(&self) -> bool {
         self.opened && self.have.is_full() && !self.is_growing()

@@ -1,6 +1,6 @@
 //! What the shell says of pieces that were received whole.
 
-use torrent::{PieceIndex, SwarmName};
+use torrent::{PeerId, PieceIndex, SwarmName};
 
 use crate::event::{CloseReason, ConnId};
 use crate::message::Message;
@@ -9,6 +9,15 @@ use crate::time::Time;
 use crate::timers::Timer;
 
 impl Swarm {
+    /// Notes that a piece does not wait for its verdict any more; returns who sent it.
+    fn checked(&mut self, name: &SwarmName, piece: u32) -> Option<PeerId> {
+        let torrent = self.torrents.get_mut(name)?;
+        let (_, sender) = torrent.checking.remove(&piece)?;
+        self.checking_bytes -= u64::from(torrent.size(piece));
+        torrent.review(piece);
+        Some(sender)
+    }
+
     /// A piece was verified and stored.
     pub(crate) fn verified(&mut self, now: Time, conn: ConnId, name: SwarmName, piece: PieceIndex) {
         let raw = piece.get();
@@ -16,17 +25,17 @@ impl Swarm {
             Some(connection) => std::mem::replace(&mut connection.is_proven, true),
             None => true,
         };
+        self.checked(&name, raw);
         let Some(torrent) = self.torrents.get_mut(&name) else {
             return;
         };
-        torrent.checking.remove(&raw);
         torrent.described_by = None;
         if !torrent.have.insert(raw) {
             self.stats.pieces_duplicate += 1;
             if !was_proven {
                 self.fill(now, conn);
             }
-            return;
+            return self.uncap(now);
         }
         torrent.review(raw);
         torrent.received_bytes += u64::from(torrent.size(raw));
@@ -47,22 +56,16 @@ impl Swarm {
         if !was_proven {
             self.fill(now, conn);
         }
+        self.uncap(now);
     }
 
     /// A piece is not what it should be: its sender hears it and is left alone (§5.6).
     pub(crate) fn corrupt(&mut self, now: Time, conn: ConnId, name: SwarmName, piece: PieceIndex) {
         self.stats.pieces_corrupt += 1;
         let piece = piece.get();
+        let sender = self.checked(&name, piece);
         let policy = &self.config.policy;
-        let sender = match self.torrents.get_mut(&name) {
-            Some(torrent) => {
-                let sender = torrent.checking.remove(&piece);
-                torrent.review(piece);
-                sender
-            }
-            None => None,
-        };
-        if let Some((_, peer)) = sender {
+        if let Some(peer) = sender {
             self.back_off
                 .put(peer, now, policy.corrupt_back_off, policy.max_back_offs);
         }
@@ -77,11 +80,9 @@ impl Swarm {
     /// A piece could not be stored: after a pause it is tried again, until patience ends.
     pub(crate) fn not_stored(&mut self, now: Time, name: &SwarmName, piece: PieceIndex) {
         self.stats.pieces_not_stored += 1;
-        let policy = &self.config.policy;
-        let due = now + policy.store_pause;
+        self.checked(name, piece.get());
+        let due = now + self.config.policy.store_pause;
         if let Some(torrent) = self.torrents.get_mut(name) {
-            torrent.checking.remove(&piece.get());
-            torrent.review(piece.get());
             torrent.paused_until = due;
             self.timers.arm(Timer::Torrent(*name), due);
         }

@@ -9,6 +9,7 @@ mod hostile;
 mod origins;
 mod pairs;
 mod scripted;
+mod slow_disk;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
