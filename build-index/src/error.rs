@@ -46,6 +46,8 @@ pub(crate) enum Failure {
     },
     #[error(transparent)]
     ManifestInvalid(#[from] Arc<ManifestError>),
+    #[error("the manifest says that {digest} has {says} bytes; it has {has}")]
+    SizeDiffers { digest: Digest, says: u64, has: u64 },
     #[error("storage has other bytes than {0}; push it again")]
     Damaged(Digest),
     #[error("storage: {0}")]
@@ -99,7 +101,7 @@ impl Failure {
             Self::ManifestUnknown { .. } => ErrorCode::ManifestUnknown,
             Self::BlobUnknown { .. } => ErrorCode::BlobUnknown,
             Self::ManifestBlobUnknown { .. } => ErrorCode::ManifestBlobUnknown,
-            Self::ManifestInvalid(_) => ErrorCode::ManifestInvalid,
+            Self::ManifestInvalid(_) | Self::SizeDiffers { .. } => ErrorCode::ManifestInvalid,
             Self::Damaged(_) => ErrorCode::Storage,
             Self::Storage(error) => of_storage(error),
             Self::Timeout(_) | Self::Contended(_) => ErrorCode::Unavailable,

@@ -224,7 +224,9 @@ impl Manifests {
         Ok(recorded.unwrap_or_else(|| media::by_shape(bytes).to_owned()))
     }
 
-    /// Returns what a manifest needs and the repository does not have, in the manifest's order.
+    /// Returns what a manifest needs and the repository does not have, in the manifest's order. A
+    /// blob that is there with another size than the manifest says is an error: agents believe
+    /// what manifests say, and clients refuse the blob.
     async fn missing(
         &self,
         repository: &RepositoryName,
@@ -234,16 +236,24 @@ impl Manifests {
         let needed: Vec<_> = manifest
             .references()
             .filter(|referenced| referenced.role.must_exist())
-            .map(|referenced| (referenced.role.is_manifest(), referenced.descriptor.digest))
+            .map(|referenced| {
+                let needed = referenced.descriptor;
+                (referenced.role.is_manifest(), needed.digest, needed.size)
+            })
             .filter(|needed| seen.insert(*needed))
             .collect();
-        let looked_up = stream::iter(needed).map(|(is_manifest, digest)| async move {
-            let has = if is_manifest {
+        let looked_up = stream::iter(needed).map(|(is_manifest, digest, says)| async move {
+            let is_there = if is_manifest {
                 self.repositories.has_manifest(repository, &digest).await?
             } else {
-                self.repositories.blob(repository, &digest).await?.is_some()
+                match self.repositories.blob(repository, &digest).await? {
+                    Some(has) if has != says => {
+                        return Err(Failure::SizeDiffers { digest, says, has });
+                    }
+                    found => found.is_some(),
+                }
             };
-            Ok::<_, Failure>((!has).then_some(digest))
+            Ok::<_, Failure>((!is_there).then_some(digest))
         });
         let missing = looked_up.buffered(LOOKED_UP);
         missing

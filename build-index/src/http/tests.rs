@@ -137,8 +137,14 @@ impl Index {
     }
 }
 
+/// Content of the blobs that manifests name.
+const BLOBS: [&str; 6] = ["{}", "layer", "some bytes", "lost", "there", "elsewhere"];
+
+/// Describes content with its size, or what is not of [`BLOBS`] with one that nobody checks.
 fn descriptor(media_type: &str, digest: &Digest) -> Value {
-    json!({"mediaType": media_type, "digest": digest, "size": 1})
+    let is = |blob: &&&str| Digest::of(digest.algorithm(), blob.as_bytes()) == *digest;
+    let size = BLOBS.iter().find(is).map_or(1, |blob| blob.len());
+    json!({"mediaType": media_type, "digest": digest, "size": size})
 }
 
 fn manifest(config: &Digest, layers: &[Digest]) -> Value {

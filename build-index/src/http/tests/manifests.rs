@@ -134,6 +134,12 @@ async fn what_is_no_manifest_is_refused() {
     put("v1", Some(DOCKER_MANIFEST), text.clone())
         .await
         .is(400, ErrorCode::ManifestInvalid);
+    let mut wrong_size = value.clone();
+    wrong_size["config"]["size"] = json!(3);
+    let answer = put("v1", None, wrong_size.to_string()).await;
+    answer.is(400, ErrorCode::ManifestInvalid);
+    let error: ErrorBody = answer.json(400);
+    assert!(error.message.contains("it has 2"), "{}", error.message);
     put("v1", None, "{\"layers\": 5}".into())
         .await
         .is(400, ErrorCode::ManifestInvalid);
