@@ -25,6 +25,8 @@ use registry::Registry;
 const CONCURRENCY: usize = 4;
 /// Deepest nesting of indexes.
 const MAX_DEPTH: usize = 4;
+/// Most manifests of one image.
+const MAX_MANIFESTS: usize = 1000;
 
 /// Pulls the image.
 ///
@@ -98,9 +100,15 @@ async fn collect(
         if depth == 0 {
             bail!("the image nests indexes more than {MAX_DEPTH} deep");
         }
+        if manifests.iter().any(|there| there.digest == child.digest) {
+            continue;
+        }
+        if manifests.len() == MAX_MANIFESTS {
+            bail!("the image has more than {MAX_MANIFESTS} manifests; name one with --platform");
+        }
         let child = registry.manifest(&child.digest.into()).await?;
+        manifests.push(child.clone());
         Box::pin(collect(registry, &child, depth - 1, manifests, blobs)).await?;
-        manifests.push(child);
     }
     Ok(())
 }

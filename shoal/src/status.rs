@@ -18,6 +18,9 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// Nobody answers at that address, or it is no admin port.
 pub(crate) async fn show(flags: Status) -> anyhow::Result<()> {
     let (status, body) = get(&flags.admin, "/status").await?;
+    if status == 503 {
+        bail!("{} cannot tell yet: {}", flags.admin, body.trim());
+    }
     if status != 200 {
         bail!(
             "{} answered {status} for /status; is that an admin address?",
