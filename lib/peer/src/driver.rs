@@ -125,7 +125,7 @@ impl Driver {
         seed: u64,
     ) -> Self {
         let (sender, events) = mpsc::channel(MAX_EVENTS);
-        let swarm = Swarm::new(node.swarm_config(), seed);
+        let swarm = Swarm::new(node.swarm_config(key), seed);
         let sessions = Sessions::new(Arc::clone(&node.cluster));
         Self {
             node,

@@ -84,8 +84,10 @@ impl World {
         let me = place.peer.clone();
         let seed = self.seed ^ ((machine as u64) << 32) ^ (u64::from(life) << 48);
         let is_origin = me.role == Role::Origin;
+        let mut config = swarm::Config::new(me);
+        config.key = Some(self.key.public());
         let member = Member {
-            swarm: Swarm::new(crate::world::config(me), seed),
+            swarm: Swarm::new(config, seed),
             sessions: Sessions::new(self.trackers().len()),
             neighbours: BTreeMap::new(),
             asked: BTreeMap::new(),

@@ -476,8 +476,3 @@ impl World {
         }
     }
 }
-
-/// Returns the configuration of an agent's or origin's swarm.
-pub(crate) fn config(me: Peer) -> swarm::Config {
-    swarm::Config::new(me)
-}

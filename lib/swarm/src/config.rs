@@ -1,6 +1,6 @@
 //! What an agent's or origin's swarm must know, and the numbers of its policy.
 
-use torrent::Peer;
+use torrent::{ClusterPublicKey, Peer};
 
 use crate::time::Micros;
 
@@ -9,6 +9,8 @@ use crate::time::Micros;
 pub struct Config {
     /// Who this process is to others.
     pub me: Peer,
+    /// Where given, what neighbours say of a blob's length and root must be signed by it.
+    pub key: Option<ClusterPublicKey>,
     /// Limit on payload received, in bytes per second; `None` where only the link limits it.
     pub download_rate: Option<u64>,
     pub policy: Policy,
@@ -20,6 +22,7 @@ impl Config {
     pub fn new(me: Peer) -> Self {
         Self {
             me,
+            key: None,
             download_rate: None,
             policy: Policy::default(),
         }

@@ -85,6 +85,18 @@ impl Swarm {
         description: Description,
         by: Option<ConnId>,
     ) {
+        let known = self.torrents.get(name).map(|one| one.description);
+        let is_news = match known {
+            None => return,
+            Some(None) => true,
+            Some(Some(known)) => !matches!(known, Description::Complete(_)) && known != description,
+        };
+        // Storage checks it too; but by then neighbours would have heard it, and blamed us.
+        if let (true, Some(conn), Some(key)) = (is_news, by, &self.config.key)
+            && description.verify(key).is_err()
+        {
+            return self.close(now, conn, CloseReason::Corrupt);
+        }
         let Some(torrent) = self.torrents.get_mut(name) else {
             return;
         };

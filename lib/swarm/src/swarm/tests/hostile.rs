@@ -244,3 +244,46 @@ proptest! {
         run(origin(1), [Role::Agent, other], steps);
     }
 }
+
+/// §5.1: a forged description goes no further, and only who told it is blamed.
+#[test]
+fn a_forged_description_is_not_passed_on() {
+    let forged = |growing: Option<Description>| {
+        let key = ClusterKey::from_seed([6; 32]);
+        let forged = Summary::sign(&key, name(1), 3 * MIB, Root([1; 32])).unwrap();
+        let description = Description::Complete(forged);
+        match growing {
+            Some(_) => Message::Grown { description },
+            None => Message::Bitfield {
+                name: name(1),
+                description: Some(description),
+                have: vec![0],
+            },
+        }
+    };
+    for known in [None, Some(growing(name(1), 3 * MIB))] {
+        let mut alone = Alone::new(agent(1));
+        alone.swarm.config.key = Some(key().public());
+        match known {
+            Some(description) => alone.begin(description, true),
+            None => {
+                let priority = Priority::Stream;
+                alone.tell(Input::Download {
+                    name: name(1),
+                    priority,
+                    whole: true,
+                });
+            }
+        }
+        let [liar, other] = [2, 3].map(|number| alone.meet(agent(number)));
+        if let Some(description) = known {
+            alone.link(other, description, &[0]);
+        }
+        let outputs = alone.hear(liar, forged(known));
+        assert_eq!(closes(&outputs), [(liar, CloseReason::Corrupt)]);
+        let told = sent(&outputs);
+        assert!(told.iter().all(|(conn, _)| *conn != other), "{told:?}");
+        let description = alone.swarm.torrents[&name(1)].description;
+        assert_eq!(description, known);
+    }
+}
