@@ -44,6 +44,8 @@ pub(super) struct TrackedSwarm {
 pub(super) struct Member {
     pub(super) zone: Arc<str>,
     pub(super) sixteenths: u8,
+    /// It is in the queue of those who wait: a look through it would take long in a rush.
+    waits: bool,
     /// Whom it was named, and who was named to it.
     pub(super) neighbours: BTreeSet<PeerId>,
     /// When a WANT last led to an introduction.
@@ -100,7 +102,9 @@ impl TrackedSwarm {
         }
         self.roster.remove(id, &member.zone);
         self.incomplete.remove(id);
-        self.waiting.retain(|waiting| waiting != id);
+        if member.waits {
+            self.waiting.retain(|waiting| waiting != id);
+        }
         self.stranded.remove(id);
         self.wants.forget_agent(id);
     }
@@ -132,7 +136,10 @@ impl Tracker {
         let Some(swarm) = self.swarms.get_mut(name) else {
             return;
         };
-        swarm.waiting.retain(|waiting| *waiting != peer.id);
+        let member = swarm.members.get_mut(&peer.id);
+        if member.is_some_and(|member| std::mem::take(&mut member.waits)) {
+            swarm.waiting.retain(|waiting| *waiting != peer.id);
+        }
         swarm.stranded.remove(&peer.id);
         swarm.wants.forget_agent(&peer.id);
         swarm.incomplete.remove(&peer.id);
@@ -152,6 +159,7 @@ impl Tracker {
         let member = swarm.members.entry(peer.id).or_insert_with(|| Member {
             zone: Arc::clone(&peer.zone),
             sixteenths: 0,
+            waits: false,
             neighbours: BTreeSet::new(),
             introduced_at: None,
         });
@@ -167,7 +175,8 @@ impl Tracker {
             self.name_neighbours(now, name, id);
             return;
         }
-        if !swarm.waiting.contains(&id) {
+        let member = swarm.members.get_mut(&id);
+        if member.is_some_and(|member| !std::mem::replace(&mut member.waits, true)) {
             swarm.waiting.push_back(id);
         }
         self.handout(name, &id, HandoutStatus::Pending, Vec::new());
@@ -175,11 +184,12 @@ impl Tracker {
 
     /// Tells those who waited, once the description is known.
     pub(super) fn answer_waiting(&mut self, now: Time, name: &SwarmName) {
-        while let Some(id) = self
-            .swarms
-            .get_mut(name)
-            .and_then(|swarm| swarm.waiting.pop_front())
+        while let Some(swarm) = self.swarms.get_mut(name)
+            && let Some(id) = swarm.waiting.pop_front()
         {
+            if let Some(member) = swarm.members.get_mut(&id) {
+                member.waits = false;
+            }
             self.name_neighbours(now, name, id);
         }
     }
