@@ -392,7 +392,7 @@ impl Inner {
         self.send(Command::Lost { name, piece }).await;
     }
 
-    pub(crate) fn swarm_config(&self, key: Option<ClusterPublicKey>) -> swarm::Config {
+    pub(crate) fn swarm_config(&self, key: Option<torrent::ClusterPublicKey>) -> swarm::Config {
         let mut config = swarm::Config::new(self.me.clone());
         config.key = key;
         config.download_rate = self.config.download_rate.map(|rate| rate.as_u64());
