@@ -24,6 +24,8 @@ use crate::node::Inner;
 const READ_BYTES: usize = 16 * 1024;
 /// A buffer that grew beyond this for one long frame is given back.
 const KEPT_BYTES: usize = 256 * 1024;
+/// Longest first frame. A stranger gets no room for more than a HELLO, also one of a later version.
+const MAX_FIRST_FRAME_BYTES: usize = 16 * 1024;
 /// How long a new connection may take to say who it is.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -48,6 +50,7 @@ pub(super) struct ReadSide {
     conn: ConnId,
     socket: OwnedReadHalf,
     buffer: BytesMut,
+    is_stranger: bool,
     expected: Arc<Expected>,
     known: Arc<Known>,
     events: mpsc::Sender<Event>,
@@ -67,6 +70,7 @@ impl ReadSide {
             conn,
             socket,
             buffer: BytesMut::with_capacity(READ_BYTES),
+            is_stranger: true,
             expected,
             known,
             events,
@@ -102,8 +106,12 @@ impl ReadSide {
 
     async fn message(&mut self) -> Result<Message, ReadEnd> {
         loop {
+            if self.is_stranger {
+                check_first(&self.buffer)?;
+            }
             if let Some((message, length)) = wire::decode(&self.buffer)? {
                 self.buffer.advance(length);
+                self.is_stranger = false;
                 return Ok(message);
             }
             if self.buffer.is_empty() && self.buffer.capacity() > KEPT_BYTES {
@@ -245,5 +253,38 @@ impl ReadSide {
         let source = Source::from(self.known.role());
         let counter = self.node.metrics.received_bytes.get_or_create(&source);
         counter.inc_by(length.into());
+    }
+}
+
+/// Refuses a first frame that no HELLO can have, before it is buffered.
+fn check_first(bytes: &[u8]) -> Result<(), WireError> {
+    let length = bytes
+        .first_chunk::<4>()
+        .map_or(0, |raw| u32::from_be_bytes(*raw));
+    let length = usize::try_from(length).unwrap_or(usize::MAX);
+    let limit = MAX_FIRST_FRAME_BYTES;
+    if length > limit {
+        return Err(WireError::TooLong { length, limit });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stranger_gets_no_room_for_a_long_frame() {
+        let frame = |length: u32| [&length.to_be_bytes()[..], &[0x01]].concat();
+        for (bytes, fits) in [
+            (Vec::new(), true),
+            (vec![0xff; 3], true),
+            (frame(60), true),
+            (frame(16 * 1024), true),
+            (frame(16 * 1024 + 1), false),
+            (frame(u32::MAX), false),
+        ] {
+            assert_eq!(check_first(&bytes).is_ok(), fits, "{bytes:?}");
+        }
     }
 }
