@@ -248,14 +248,14 @@ async fn garbage_closes_the_session_and_nothing_else() {
         bad.socket.write_all(&bytes).await.unwrap();
         bad.until_closed().await;
     }
-    let line = "tracker_sessions_ended_total{reason=\"Garbage\"} 4";
+    let line = "tracker_sessions_ended_total{reason=\"garbage\"} 4";
     tracker.until_metric(line).await;
 
     let mut early = tracker.connect().await;
     early.join().await;
     early.until_closed().await;
     tracker
-        .until_metric("tracker_sessions_ended_total{reason=\"Closed\"} 1")
+        .until_metric("tracker_sessions_ended_total{reason=\"closed\"} 1")
         .await;
 
     good.send(&Message::Ping { token: 7 }).await;
@@ -272,7 +272,7 @@ async fn sessions_have_a_limit() {
     let first = tracker.agent(1).await;
     tracker.connect().await.until_closed().await;
     tracker
-        .until_metric("tracker_sessions_ended_total{reason=\"Refused\"} 1")
+        .until_metric("tracker_sessions_ended_total{reason=\"refused\"} 1")
         .await;
     drop(first);
     tracker.until_metric("tracker_sessions 0").await;
@@ -297,7 +297,7 @@ async fn who_does_not_read_is_closed() {
         .expect("it is closed");
     tracker.until_metric("tracker_sessions 0").await;
     tracker
-        .until_metric("tracker_sessions_ended_total{reason=\"Behind\"} 1")
+        .until_metric("tracker_sessions_ended_total{reason=\"behind\"} 1")
         .await;
 }
 
