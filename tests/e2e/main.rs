@@ -9,5 +9,6 @@ mod faults;
 mod integrity;
 mod pull;
 mod skopeo;
+mod start;
 mod swarm;
 mod uploads;
