@@ -1,5 +1,7 @@
 //! The HTTP server of every role: HTTP/1.1, with limits, and an end that loses no answer.
 
+mod patient;
+
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -17,6 +19,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use patient::Patient;
+
 /// Pause after an error that further attempts would meet too, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long, and for how many bytes, a client is listened to after its last answer.
@@ -33,6 +37,9 @@ pub struct Options {
     /// be without one.
     #[serde(with = "humantime_serde")]
     pub header_timeout: Duration,
+    /// How long a client may take nothing of an answer.
+    #[serde(with = "humantime_serde")]
+    pub write_timeout: Duration,
     /// How long open requests may take to end after the process was told to end.
     #[serde(with = "humantime_serde")]
     pub drain_timeout: Duration,
@@ -43,6 +50,7 @@ impl Default for Options {
         Self {
             max_connections: 4096,
             header_timeout: Duration::from_secs(60),
+            write_timeout: Duration::from_secs(300),
             drain_timeout: Duration::from_secs(30),
         }
     }
@@ -78,6 +86,7 @@ pub async fn serve(
             socket,
             permit,
             header_timeout: options.header_timeout,
+            write_timeout: options.write_timeout,
             shutdown: shutdown.clone(),
         };
         let served = connection.serve(router.clone());
@@ -125,6 +134,7 @@ struct Connection {
     /// Held until the end.
     permit: OwnedSemaphorePermit,
     header_timeout: Duration,
+    write_timeout: Duration,
     shutdown: CancellationToken,
 }
 
@@ -133,16 +143,14 @@ impl Connection {
         // Answers are written whole: waiting for more to send would only delay them.
         let _ = self.socket.set_nodelay(true);
         let served = {
+            let socket = Patient::new(&mut self.socket, self.write_timeout);
             let mut connection = pin!(
                 http1::Builder::new()
                     // A client may close its side once it has sent its request.
                     .half_close(true)
                     .timer(TokioTimer::new())
                     .header_read_timeout(self.header_timeout)
-                    .serve_connection(
-                        TokioIo::new(&mut self.socket),
-                        TowerToHyperService::new(router),
-                    )
+                    .serve_connection(TokioIo::new(socket), TowerToHyperService::new(router),)
             );
             tokio::select! {
                 served = connection.as_mut() => served,

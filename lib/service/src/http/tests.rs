@@ -34,6 +34,7 @@ async fn start(options: Options) -> Server {
     let router = Router::new()
         .route("/", get(|| async { "hello" }))
         .route("/slow", get(slow))
+        .route("/long", get(|| async { vec![0; 64 << 20] }))
         .route(
             "/refuse",
             post(|_: Body| async { (http::StatusCode::FORBIDDEN, "no") }),
@@ -155,4 +156,25 @@ async fn who_sends_no_request_is_closed() {
     let socket = server.send("GET / HT").await;
     let answer = rest(socket).await;
     assert!(!answer.contains("200"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_is_let_go() {
+    let options = Options {
+        max_connections: 1,
+        write_timeout: Duration::from_millis(50),
+        ..Options::default()
+    };
+    let server = start(options).await;
+    let mut stuck = server.send(&request("/long", "")).await;
+    // There is one connection: the next client is let in when that one is given up.
+    let mut next = server.send(&request("/", "connection: close\r\n")).await;
+    let mut answer = Vec::new();
+    let read = tokio::time::timeout(WAIT, next.read_to_end(&mut answer));
+    read.await.unwrap().unwrap();
+    assert!(answer.ends_with(b"hello"));
+    let mut whole = Vec::new();
+    let read = tokio::time::timeout(WAIT, stuck.read_to_end(&mut whole));
+    let _ = read.await.unwrap();
+    assert!(whole.len() < 64 << 20, "it was cut");
 }
