@@ -154,11 +154,14 @@ fn a_flag_that_is_not_known() {
     }
 }
 
+/// A part, a word that the complaint has, and what is changed in a configuration that is right.
+type Mistake = (&'static str, &'static str, fn(&mut Value));
+
 /// What a start would refuse is found without one.
 #[test]
 fn check_config_finds_what_a_start_refuses() {
     let cluster = Cluster::new(Size::default());
-    let changes: [(&str, &str, fn(&mut Value)); 7] = [
+    let changes: [Mistake; 7] = [
         ("agent-1", "cluster_key", |config| {
             config["cluster_key"] = Value::Null;
         }),
