@@ -22,9 +22,9 @@ use crate::pull::SwarmPull;
 
 /// How long a proxy may take to accept a connection before the next one is tried.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long the client and the proxy may both be silent before the answer begins: a commit waits
-/// for storage.
-const SILENCE: Duration = Duration::from_secs(120);
+/// How long the client and the proxy may both be silent before the answer begins. A proxy waits for
+/// storage for 120 s unless told otherwise; what it has to say then shall still arrive.
+const SILENCE: Duration = Duration::from_secs(150);
 
 /// Headers that are about one connection (RFC 9110, section 7.6.1).
 const HOP_BY_HOP: [HeaderName; 7] = [
