@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::fs::FsBackend;
 use crate::memory::MemoryBackend;
+use crate::s3::{S3Backend, S3Config};
 use crate::{Backend, Error};
 
 /// Where blobs, manifests and tags are kept. All parts of a cluster name the same storage.
@@ -18,6 +19,8 @@ pub enum Config {
         /// Must exist: a volume that is not mounted shall not be mistaken for an empty one.
         root: PathBuf,
     },
+    /// A bucket of an S3-compatible store.
+    S3(Box<S3Config>),
     /// Memory of this process: nobody else sees it, and it ends with the process.
     Memory,
 }
@@ -26,7 +29,7 @@ impl Config {
     /// Opens the storage. Two calls for one folder see the same objects; two for memory do not.
     ///
     /// # Errors
-    /// [`Error::Folder`], which says what to do.
+    /// [`Error::Folder`] or [`Error::Config`], which say what to do.
     pub async fn open(&self) -> Result<Arc<dyn Backend>, Error> {
         match self {
             Self::Fs { root } => {
@@ -34,6 +37,7 @@ impl Config {
                 let opened = crate::fs::blocking(move || FsBackend::open(root)).await?;
                 Ok(Arc::new(opened))
             }
+            Self::S3(config) => Ok(Arc::new(S3Backend::open(config).await?)),
             Self::Memory => Ok(Arc::new(MemoryBackend::new())),
         }
     }

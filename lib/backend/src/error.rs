@@ -48,6 +48,16 @@ pub enum Error {
     },
     #[error("storage does not answer: {0}")]
     Unavailable(String),
+    /// The store will answer the same the next time.
+    #[error("storage refuses to {operation} {key}: {reason}")]
+    Refused {
+        operation: &'static str,
+        key: String,
+        reason: String,
+    },
+    /// The store cannot be used as it is configured.
+    #[error("{place} cannot be used as storage: {reason}")]
+    Config { place: String, reason: String },
 }
 
 impl Error {
@@ -60,7 +70,9 @@ impl Error {
             | Self::TooLarge { .. }
             | Self::Range { .. }
             | Self::Body { .. }
-            | Self::Folder { .. } => true,
+            | Self::Folder { .. }
+            | Self::Refused { .. }
+            | Self::Config { .. } => true,
             Self::Truncated { .. } | Self::Unavailable(_) => false,
             Self::Io { source, .. } => matches!(
                 source.kind(),

@@ -17,6 +17,8 @@ mod key;
 pub mod layout;
 pub mod memory;
 mod object;
+pub mod probe;
+pub mod s3;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};

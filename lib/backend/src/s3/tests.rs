@@ -1,0 +1,265 @@
+//! The suite of all backends on stores of different honesty, and what goes wrong on networks.
+
+mod server;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::stream;
+
+use self::server::{Answer, Conditional, Server};
+use super::*;
+use crate::conformance;
+use crate::probe::{self, Conditions};
+
+async fn open(server: &Server) -> Arc<dyn Backend> {
+    Arc::new(S3Backend::open(&server.config()).await.unwrap())
+}
+
+fn key(text: &str) -> Key {
+    Key::new(text).unwrap()
+}
+
+fn bytes(length: usize) -> Bytes {
+    (0..length)
+        .map(|i| u8::try_from(i * 7 % 251).unwrap())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_keeps_conditions_does_what_backends_do() {
+    let server = Server::start(Conditional::Atomic).await;
+    let scratch = tempfile::tempdir().unwrap();
+    conformance::check(open(&server).await, scratch.path()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_folder_in_the_bucket_is_a_store_of_its_own() {
+    let server = Server::start(Conditional::Atomic).await;
+    let mut config = server.config();
+    config.prefix = "/some/folder/".into();
+    let inner: Arc<dyn Backend> = Arc::new(S3Backend::open(&config).await.unwrap());
+    let scratch = tempfile::tempdir().unwrap();
+    conformance::check(Arc::clone(&inner), scratch.path()).await;
+    inner
+        .put(&key("a/b"), "x".into(), Condition::Any)
+        .await
+        .unwrap();
+    let outer = open(&server).await;
+    assert_eq!(outer.read(&key("some/folder/a/b"), 1).await.unwrap().0, "x");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_probe_tells_honest_stores_from_others() {
+    for (conditional, expected) in [
+        (Conditional::Atomic, Conditions::Atomic),
+        (Conditional::Racy, Conditions::Racy),
+        (Conditional::Ignored, Conditions::Ignored),
+    ] {
+        let server = Server::start(conditional).await;
+        let backend = open(&server).await;
+        assert_eq!(probe::conditions(&backend).await.unwrap(), expected);
+        let left = backend
+            .list(List::objects(crate::Prefix::root(), 10))
+            .await
+            .unwrap();
+        assert!(left.entries.is_empty(), "the probe tidies up: {left:?}");
+    }
+}
+
+/// Longer than a request, so that it goes in parts, from a stream and from a file.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn long_objects_go_in_parts() {
+    let server = Server::start(Conditional::Atomic).await;
+    let backend = open(&server).await;
+    let whole = bytes(2 * PART_BYTES + 12_345);
+    let parts: Vec<_> = (0..whole.len())
+        .step_by(1_000_003)
+        .map(|from| Ok(whole.slice(from..whole.len().min(from + 1_000_003))))
+        .collect();
+    let at = key("long/stream");
+    let put = backend
+        .put_stream(&at, stream::iter(parts).boxed(), Condition::Any)
+        .await;
+    let stat = backend.stat(&at).await.unwrap();
+    assert_eq!((stat.length, stat.etag), (whole.len() as u64, put.unwrap()));
+    let object = backend.get(&at, None).await.unwrap();
+    assert!(object.into_bytes(&at).await.unwrap() == whole);
+
+    let scratch = tempfile::tempdir().unwrap();
+    let file = scratch.path().join("file");
+    std::fs::write(&file, &whole).unwrap();
+    let at = key("long/file");
+    backend.adopt(&at, &file).await.unwrap();
+    assert!(!file.exists());
+    let object = backend.get(&at, None).await.unwrap();
+    assert!(object.into_bytes(&at).await.unwrap() == whole);
+
+    // One that breaks off in its third part leaves nothing.
+    let broken = [
+        Ok(whole.slice(..2 * PART_BYTES)),
+        Err(std::io::ErrorKind::ConnectionReset.into()),
+    ];
+    let at = key("long/broken");
+    let put = backend
+        .put_stream(&at, stream::iter(broken).boxed(), Condition::Any)
+        .await;
+    assert!(matches!(put, Err(Error::Body { .. })), "{put:?}");
+    assert!(backend.stat(&at).await.unwrap_err().is_not_found());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_passes_is_tried_again() {
+    let server = Server::start(Conditional::Atomic).await;
+    let backend = open(&server).await;
+    let at = key("a/b");
+    let whole = bytes(3_000_000);
+    backend
+        .put(&at, whole.clone(), Condition::Any)
+        .await
+        .unwrap();
+    for answer in [
+        Answer::Status(503, "SlowDown"),
+        Answer::Status(500, "InternalError"),
+        Answer::Reset,
+        Answer::CutAfter(1_000_000),
+        Answer::CutAfter(0),
+    ] {
+        server.next(&[answer]);
+        let object = backend.get(&at, None).await.unwrap();
+        assert!(object.into_bytes(&at).await.unwrap() == whole, "{answer:?}");
+        server.next(&[answer]);
+        let part = backend.get(&at, Some(1_000..2_500_000)).await.unwrap();
+        assert!(part.into_bytes(&at).await.unwrap() == whole[1_000..2_500_000]);
+    }
+    server.next(&[Answer::Status(503, "SlowDown"), Answer::Reset]);
+    backend
+        .put(&key("a/c"), "x".into(), Condition::Any)
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_stays_broken_fails_in_bounded_time() {
+    let server = Server::start(Conditional::Atomic).await;
+    let mut config = server.config();
+    config.read_timeout = Duration::from_millis(200);
+    let backend = S3Backend::open(&config).await.unwrap();
+    let at = key("a/b");
+    let whole = bytes(3_000_000);
+    backend
+        .put(&at, whole.clone(), Condition::Any)
+        .await
+        .unwrap();
+
+    server.next(&[Answer::CutAfter(1_000); 40]);
+    let object = backend.get(&at, None).await.unwrap();
+    // Each answer gives some bytes: it goes on, and never yields one that is wrong.
+    let mut body = object.body;
+    let mut seen = Vec::new();
+    while let Some(Ok(part)) = body.next().await {
+        seen.extend_from_slice(&part);
+    }
+    assert!(!seen.is_empty() && seen[..] == whole[..seen.len()]);
+    server.next(&[]);
+
+    server.next(&[Answer::CutAfter(1_000), Answer::Stall]);
+    let object = backend.get(&at, None).await.unwrap();
+    assert!(
+        object.into_bytes(&at).await.unwrap() == whole,
+        "silence is not waited for"
+    );
+
+    server.next(&[Answer::Status(503, "SlowDown"); 40]);
+    let error = backend.stat(&at).await.unwrap_err();
+    assert!(
+        !error.is_permanent() && matches!(error, Error::Unavailable(_)),
+        "{error}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_refused_is_not_tried_again() {
+    let server = Server::start(Conditional::Atomic).await;
+    let backend = open(&server).await;
+    let before = server.requests.load(Ordering::Relaxed);
+    server.next(&[Answer::Status(403, "AccessDenied"); 9]);
+    let error = backend
+        .put(&key("a/b"), "x".into(), Condition::Any)
+        .await
+        .unwrap_err();
+    assert!(
+        error.is_permanent() && error.to_string().contains("AccessDenied"),
+        "{error}"
+    );
+    assert_eq!(server.requests.load(Ordering::Relaxed), before + 1);
+}
+
+/// A reader that was cut off does not go on with the bytes of another version.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_object_that_was_replaced_is_not_mixed() {
+    let server = Server::start(Conditional::Atomic).await;
+    let backend = open(&server).await;
+    let at = key("a/b");
+    backend
+        .put(&at, vec![1; 2_000_000].into(), Condition::Any)
+        .await
+        .unwrap();
+    server.next(&[Answer::CutAfter(500_000)]);
+    let mut object = backend.get(&at, None).await.unwrap();
+    let first = object.body.next().await.unwrap().unwrap();
+    assert!(first.iter().all(|byte| *byte == 1));
+    backend
+        .put(&at, vec![2; 2_000_000].into(), Condition::Any)
+        .await
+        .unwrap();
+    let mut last = None;
+    while let Some(part) = object.body.next().await {
+        if let Ok(part) = &part {
+            assert!(part.iter().all(|byte| *byte == 1), "bytes of two versions");
+        }
+        last = Some(part);
+    }
+    assert!(matches!(last, Some(Err(Error::Truncated { .. }))));
+}
+
+#[tokio::test]
+async fn what_is_configured_wrongly_is_said_at_the_start() {
+    let server = Server::start(Conditional::Atomic).await;
+    let right = server.config();
+    let wrong = |change: fn(&mut S3Config)| {
+        let mut config = right.clone();
+        config.attempts = std::num::NonZeroU32::MIN;
+        change(&mut config);
+        config
+    };
+    for (config, word) in [
+        (
+            wrong(|config| config.bucket = "missing".into()),
+            "NoSuchBucket",
+        ),
+        (wrong(|config| config.bucket.clear()), "name a bucket"),
+        (
+            wrong(|config| config.secret_access_key = Some("wrong".into())),
+            "SignatureDoesNotMatch",
+        ),
+        (
+            wrong(|config| config.secret_access_key = None),
+            "access_key_id",
+        ),
+        (
+            wrong(|config| config.endpoint = Some("http://127.0.0.1:1".into())),
+            "refused",
+        ),
+        (
+            wrong(|config| config.ca_file = Some("/no/such/file".into())),
+            "/no/such/file",
+        ),
+    ] {
+        let error = S3Backend::open(&config).await.unwrap_err().to_string();
+        assert!(error.contains(word), "{word}: {error}");
+        assert!(error.contains(&config.bucket), "{error}");
+        assert!(!error.contains(server::SECRET), "{error}");
+    }
+}
