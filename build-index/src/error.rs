@@ -123,6 +123,8 @@ fn of_storage(error: &backend::Error) -> ErrorCode {
         | backend::Error::Body { .. }
         | backend::Error::Folder { .. }
         | backend::Error::Io { .. }
+        | backend::Error::Refused { .. }
+        | backend::Error::Config { .. }
         | backend::Error::Unavailable(_) => {
             if error.is_permanent() {
                 ErrorCode::Storage

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use backend::probe::{self, Conditions};
 use backend::{Backend, List, layout};
 use prometheus_client::registry::Registry;
 use rand::TryRng as _;
@@ -41,6 +42,11 @@ pub enum StartError {
     NoWait(&'static str),
     #[error("the storage of `backend`: {0}")]
     Backend(#[from] backend::Error),
+    #[error(
+        "the storage of `backend` {0}, so that two writers of a tag could both believe they won; \
+         use a store that keeps If-Match and If-None-Match of writes, or a folder"
+    )]
+    Conditions(&'static str),
     #[error("the system does not give {what}: {source}")]
     System {
         what: &'static str,
@@ -64,6 +70,9 @@ pub async fn start(
         source,
     })?;
     let backend = config.backend.open().await?;
+    if matches!(config.backend, backend::Config::S3(_)) {
+        check_conditions(&backend).await?;
+    }
     let mut registry = Registry::default();
     service::telemetry::build_info(&mut registry);
     let metrics = Metrics::register(&mut registry);
@@ -85,6 +94,17 @@ pub async fn start(
         let served = serving.await;
         served.map_err(|error| RunError(format!("the build-index cannot be served: {error}")))
     }))
+}
+
+/// Refuses a store on which tags could go wrong.
+async fn check_conditions(backend: &Arc<dyn Backend>) -> Result<(), StartError> {
+    match probe::conditions(backend).await? {
+        Conditions::Atomic => Ok(()),
+        Conditions::Racy => Err(StartError::Conditions(
+            "looks at conditions and then writes",
+        )),
+        Conditions::Ignored => Err(StartError::Conditions("does not look at conditions")),
+    }
 }
 
 /// Builds the parts and joins them.

@@ -74,8 +74,9 @@ impl Config {
             return Err(StartError::NoTrackers);
         }
         match (&self.backend, &self.staging) {
-            (backend::Config::Memory, None) => Err(StartError::NoStaging),
-            (backend::Config::Memory, Some(_)) | (backend::Config::Fs { .. }, _) => Ok(()),
+            (backend::Config::Memory | backend::Config::S3(_), None) => Err(StartError::NoStaging),
+            (backend::Config::Memory | backend::Config::S3(_), Some(_))
+            | (backend::Config::Fs { .. }, _) => Ok(()),
         }
     }
 

@@ -25,7 +25,7 @@ use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _};
 use tokio::sync::OwnedSemaphorePermit;
 
-pub use self::config::S3Config;
+pub use self::config::{S3Config, SecretKey};
 use self::failure::Failure;
 use self::limits::Limits;
 use self::upload::{PART_BYTES, next_part};
@@ -81,7 +81,7 @@ impl S3Backend {
             place: config.place().into(),
             limits: Limits::new(
                 config.max_requests.get(),
-                config.read_rate.map(|rate| rate.as_u64()),
+                config.read_bytes_per_s.map(std::num::NonZeroU64::get),
             ),
             read_timeout: config.read_timeout,
         };

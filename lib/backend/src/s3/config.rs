@@ -1,6 +1,6 @@
 //! Where an S3-compatible store is, and how hard it may be asked.
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,13 +16,12 @@ use aws_sdk_s3::config::{
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
-use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
 /// An S3-compatible store. Swapping one for another is an endpoint, a bucket and keys.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct S3Config {
     pub bucket: String,
@@ -37,14 +36,14 @@ pub struct S3Config {
     /// Key of this store. Where absent the usual places are asked: the environment
     /// (`AWS_ACCESS_KEY_ID`, …), the files in `~/.aws`, a web identity, the instance's role.
     pub access_key_id: Option<String>,
-    pub secret_access_key: Option<String>,
+    pub secret_access_key: Option<SecretKey>,
     /// PEM file with the authority that the store's certificate is signed by, besides those the
     /// system trusts.
     pub ca_file: Option<PathBuf>,
     /// Most requests at a time.
     pub max_requests: NonZeroU32,
     /// Most bytes per second that are read; no limit where absent.
-    pub read_rate: Option<ByteSize>,
+    pub read_bytes_per_s: Option<NonZeroU64>,
     /// How long a connection may take.
     #[serde(with = "humantime_serde")]
     pub connect_timeout: Duration,
@@ -67,7 +66,7 @@ impl Default for S3Config {
             secret_access_key: None,
             ca_file: None,
             max_requests: NonZeroU32::new(64).expect("not zero"),
-            read_rate: None,
+            read_bytes_per_s: None,
             connect_timeout: Duration::from_secs(3),
             read_timeout: Duration::from_secs(30),
             attempts: NonZeroU32::new(4).expect("not zero"),
@@ -75,15 +74,34 @@ impl Default for S3Config {
     }
 }
 
-/// Secrets are not printed.
-impl std::fmt::Debug for S3Config {
+/// What a secret is written as.
+const HIDDEN: &str = "<hidden>";
+
+/// The secret half of a store's key. It is never written out.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct SecretKey(String);
+
+impl TryFrom<String> for SecretKey {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, &'static str> {
+        if text == HIDDEN {
+            return Err("<hidden> is what is printed instead of a secret; write the secret itself");
+        }
+        Ok(Self(text))
+    }
+}
+
+impl std::fmt::Debug for SecretKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("S3Config")
-            .field("bucket", &self.bucket)
-            .field("prefix", &self.prefix)
-            .field("endpoint", &self.endpoint)
-            .field("region", &self.region)
-            .finish_non_exhaustive()
+        f.write_str(HIDDEN)
+    }
+}
+
+impl Serialize for SecretKey {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(HIDDEN)
     }
 }
 
@@ -105,7 +123,7 @@ impl S3Config {
         }
         let credentials = match (&self.access_key_id, &self.secret_access_key) {
             (Some(id), Some(secret)) => {
-                let fixed = Credentials::from_keys(id, secret, None);
+                let fixed = Credentials::from_keys(id, &secret.0, None);
                 Some(SharedCredentialsProvider::new(fixed))
             }
             (None, None) => None,

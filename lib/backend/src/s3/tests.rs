@@ -241,7 +241,7 @@ async fn what_is_configured_wrongly_is_said_at_the_start() {
         ),
         (wrong(|config| config.bucket.clear()), "name a bucket"),
         (
-            wrong(|config| config.secret_access_key = Some("wrong".into())),
+            wrong(|config| config.secret_access_key = Some(server::secret("wrong"))),
             "SignatureDoesNotMatch",
         ),
         (

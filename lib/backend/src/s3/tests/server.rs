@@ -21,7 +21,7 @@ use s3s::{S3, S3Request, S3Response, S3Result, dto};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
-use crate::s3::S3Config;
+use crate::s3::{S3Config, SecretKey};
 
 pub(super) const SECRET: &str = "a-secret-nobody-prints";
 const ID: &str = "an-id";
@@ -109,7 +109,7 @@ impl Server {
             bucket: BUCKET.into(),
             endpoint: Some(self.endpoint.clone()),
             access_key_id: Some(ID.into()),
-            secret_access_key: Some(SECRET.into()),
+            secret_access_key: Some(secret(SECRET)),
             ..S3Config::default()
         }
     }
@@ -220,6 +220,10 @@ impl Store {
         }
         deleted
     }
+}
+
+pub(super) fn secret(text: &str) -> SecretKey {
+    text.to_owned().try_into().unwrap()
 }
 
 fn refusal(status: u16, code: &str) -> Response<Body> {
