@@ -31,6 +31,8 @@ impl Failure {
         let code = error.code().unwrap_or_default();
         match (status, code) {
             (404, "NoSuchBucket") => Self::Refused(reason(error)),
+            // Somebody tidied up: the object itself may be there or not.
+            (404, "NoSuchUpload") => Self::Unavailable(reason(error)),
             (404, _) => Self::NotFound,
             (412, _) => Self::Precondition,
             (409, _) => Self::Conflict,

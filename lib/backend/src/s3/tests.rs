@@ -109,6 +109,24 @@ async fn long_objects_go_in_parts() {
     assert!(backend.stat(&at).await.unwrap_err().is_not_found());
 }
 
+/// The object is deleted while its next version is on its way, in parts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn long_objects_keep_conditions_too() {
+    let server = Server::start(Conditional::Atomic).await;
+    let backend = open(&server).await;
+    let at = key("long/gone");
+    for (code, is_gone) in [("NoSuchKey", true), ("NoSuchUpload", false)] {
+        let body = stream::iter([Ok(bytes(PART_BYTES)), Ok(bytes(1))]).boxed();
+        // The upload is begun, its two parts are taken.
+        let refused = Answer::Status(404, code);
+        server.next(&[Answer::Right, Answer::Right, Answer::Right, refused]);
+        let condition = Condition::IfMatch(ETag::new("\"0\""));
+        let error = backend.put_stream(&at, body, condition).await.unwrap_err();
+        assert_eq!(error.is_precondition(), is_gone, "{error}");
+        assert_eq!(error.is_permanent(), is_gone, "{error}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_passes_is_tried_again() {
     let server = Server::start(Conditional::Atomic).await;

@@ -224,10 +224,17 @@ impl Parts {
             Condition::IfAbsent => request.if_none_match("*"),
             Condition::IfMatch(etag) => request.if_match(etag.as_str()),
         };
-        let completed = request
-            .send()
-            .await
-            .map_err(|error| Failure::of(&error).into_error("complete", &self.key))?;
+        let completed =
+            request
+                .send()
+                .await
+                .map_err(|error| match (Failure::of(&error), condition) {
+                    // The object whose version it should have had is gone.
+                    (Failure::NotFound, Condition::IfMatch(_)) => Error::Precondition {
+                        key: self.key.clone(),
+                    },
+                    (failure, _) => failure.into_error("complete", &self.key),
+                })?;
         etag_of(completed.e_tag, &self.key)
     }
 

@@ -42,6 +42,8 @@ pub(super) enum Conditional {
 /// What becomes of a request, instead of the right answer.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Answer {
+    /// The right one.
+    Right,
     Status(u16, &'static str),
     /// The connection ends without an answer.
     Reset,
@@ -127,7 +129,7 @@ impl Front {
         match fault {
             Some(Answer::Status(status, code)) => return Ok(refusal(status, code)),
             Some(Answer::Reset) => return Err("the connection is cut".into()),
-            Some(Answer::CutAfter(_) | Answer::Stall) | None => {}
+            Some(Answer::Right | Answer::CutAfter(_) | Answer::Stall) | None => {}
         }
         let response = self.store.call(request.map(s3s::Body::from)).await;
         let response = response.map_err(|error| format!("{error:?}"))?;
@@ -254,6 +256,6 @@ fn damaged(body: s3s::Body, fault: Option<Answer>) -> Body {
             StreamBody::new(parts).boxed_unsync()
         }
         Some(Answer::Stall) => StreamBody::new(stream::pending()).boxed_unsync(),
-        Some(Answer::Status(..) | Answer::Reset) | None => body.boxed_unsync(),
+        Some(Answer::Right | Answer::Status(..) | Answer::Reset) | None => body.boxed_unsync(),
     }
 }
