@@ -6,6 +6,7 @@ pub mod blobs;
 pub mod config;
 pub mod counted;
 pub mod fetch;
+pub mod held;
 pub mod http;
 pub mod ingest;
 pub mod key;
@@ -17,6 +18,7 @@ pub mod seeder;
 pub mod serve;
 mod source;
 mod start;
+pub mod tier;
 
 pub use config::Config;
 pub use start::{Listeners, StartError, start};

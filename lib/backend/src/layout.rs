@@ -45,6 +45,33 @@ pub fn blob(content: &Digest) -> Key {
     key(format!("{BLOBS}{}/data", spread(content)))
 }
 
+/// Returns the folder of all content.
+#[must_use]
+pub fn blobs() -> Prefix {
+    prefix(format!("{BLOBS}sha256/"))
+}
+
+/// Returns the sha256 of the content that stands under a key: the opposite of [`blob`].
+#[must_use]
+pub fn content_of(key: &Key) -> Option<Digest> {
+    let hex = key.strip(&blobs())?.split('/').nth(1)?;
+    let digest = format!("sha256:{hex}").parse().ok()?;
+    (*key == blob(&digest)).then_some(digest)
+}
+
+/// Returns the folder of the links from sha512 digests.
+#[must_use]
+pub fn aliases() -> Prefix {
+    prefix(format!("{OURS}aliases/sha512/"))
+}
+
+/// Returns the sha512 whose link stands under a key: the opposite of [`alias`].
+#[must_use]
+pub fn alias_of(key: &Key) -> Option<Digest> {
+    let digest = format!("sha512:{}", key.name()).parse().ok()?;
+    (*key == alias(&digest)).then_some(digest)
+}
+
 /// Returns the key of the signed metainfo of a blob, under the digest the swarm names it by.
 #[must_use]
 pub fn metainfo(digest: &Digest) -> Key {
@@ -290,6 +317,20 @@ mod tests {
         }
         let _ = tag_record(&"a".parse().unwrap(), &"_".parse().unwrap());
         let _ = tag_record(&"a".parse().unwrap(), &"0..-".parse().unwrap());
+    }
+
+    #[test]
+    fn a_key_leads_back_to_its_digest() {
+        let (short, long) = (Digest::sha256(b"x"), Digest::of(Algorithm::Sha512, b"x"));
+        assert_eq!(content_of(&blob(&short)), Some(short));
+        assert_eq!(alias_of(&alias(&long)), Some(long));
+        for other in [metainfo(&short), blocks(&short), alias(&long)] {
+            assert_eq!(content_of(&other), None);
+        }
+        assert_eq!(alias_of(&metainfo(&long)), None);
+        let hex = short.hex();
+        let misplaced = blobs().key(&format!("00/{hex}/data")).unwrap();
+        assert_eq!(content_of(&misplaced), None);
     }
 
     #[test]
