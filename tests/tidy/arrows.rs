@@ -20,6 +20,7 @@ const ARROWS: &str = "
     peer: swarm api torrent
     registry: oci
     service:
+    fake-s3:
     agent: peer registry api store service
     origin: peer store backend api service
     tracker: swarm api service

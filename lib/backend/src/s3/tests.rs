@@ -3,12 +3,12 @@
 mod server;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use fake_s3::{Conditions as Kept, Fault, Operation};
 use futures_util::stream;
 
-use self::server::{Answer, Conditional, Server};
+use self::server::Server;
 use super::*;
 use crate::conformance;
 use crate::probe::{self, Conditions};
@@ -29,14 +29,14 @@ fn bytes(length: usize) -> Bytes {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_keeps_conditions_does_what_backends_do() {
-    let server = Server::start(Conditional::Atomic).await;
+    let server = Server::start(Kept::Atomic).await;
     let scratch = tempfile::tempdir().unwrap();
     conformance::check(open(&server).await, scratch.path()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_folder_in_the_bucket_is_a_store_of_its_own() {
-    let server = Server::start(Conditional::Atomic).await;
+    let server = Server::start(Kept::Atomic).await;
     let mut config = server.config();
     config.prefix = "/some/folder/".into();
     let inner: Arc<dyn Backend> = Arc::new(S3Backend::open(&config).await.unwrap());
@@ -53,9 +53,9 @@ async fn a_folder_in_the_bucket_is_a_store_of_its_own() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_probe_tells_honest_stores_from_others() {
     for (conditional, expected) in [
-        (Conditional::Atomic, Conditions::Atomic),
-        (Conditional::Racy, Conditions::Racy),
-        (Conditional::Ignored, Conditions::Ignored),
+        (Kept::Atomic, Conditions::Atomic),
+        (Kept::Racy, Conditions::Racy),
+        (Kept::Ignored, Conditions::Ignored),
     ] {
         let server = Server::start(conditional).await;
         let backend = open(&server).await;
@@ -71,7 +71,7 @@ async fn the_probe_tells_honest_stores_from_others() {
 /// Longer than a request, so that it goes in parts, from a stream and from a file.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn long_objects_go_in_parts() {
-    let server = Server::start(Conditional::Atomic).await;
+    let server = Server::start(Kept::Atomic).await;
     let backend = open(&server).await;
     let whole = bytes(2 * PART_BYTES + 12_345);
     let parts: Vec<_> = (0..whole.len())
@@ -112,14 +112,14 @@ async fn long_objects_go_in_parts() {
 /// The object is deleted while its next version is on its way, in parts.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn long_objects_keep_conditions_too() {
-    let server = Server::start(Conditional::Atomic).await;
+    let server = Server::start(Kept::Atomic).await;
     let backend = open(&server).await;
     let at = key("long/gone");
     for (code, is_gone) in [("NoSuchKey", true), ("NoSuchUpload", false)] {
         let body = stream::iter([Ok(bytes(PART_BYTES)), Ok(bytes(1))]).boxed();
-        // The upload is begun, its two parts are taken.
-        let refused = Answer::Status(404, code);
-        server.next(&[Answer::Right, Answer::Right, Answer::Right, refused]);
+        server.faults([Fault::status(404, code)
+            .on(Operation::CompleteUpload)
+            .times(1)]);
         let condition = Condition::IfMatch(ETag::new("\"0\""));
         let error = backend.put_stream(&at, body, condition).await.unwrap_err();
         assert_eq!(error.is_precondition(), is_gone, "{error}");
@@ -129,7 +129,7 @@ async fn long_objects_keep_conditions_too() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_passes_is_tried_again() {
-    let server = Server::start(Conditional::Atomic).await;
+    let server = Server::start(Kept::Atomic).await;
     let backend = open(&server).await;
     let at = key("a/b");
     let whole = bytes(3_000_000);
@@ -137,21 +137,24 @@ async fn what_passes_is_tried_again() {
         .put(&at, whole.clone(), Condition::Any)
         .await
         .unwrap();
-    for answer in [
-        Answer::Status(503, "SlowDown"),
-        Answer::Status(500, "InternalError"),
-        Answer::Reset,
-        Answer::CutAfter(1_000_000),
-        Answer::CutAfter(0),
+    for fault in [
+        Fault::status(503, "SlowDown"),
+        Fault::status(500, "InternalError"),
+        Fault::Reset,
+        Fault::CutAfter(1_000_000),
+        Fault::CutAfter(0),
     ] {
-        server.next(&[answer]);
+        server.faults([fault.clone().times(1)]);
         let object = backend.get(&at, None).await.unwrap();
-        assert!(object.into_bytes(&at).await.unwrap() == whole, "{answer:?}");
-        server.next(&[answer]);
+        assert!(object.into_bytes(&at).await.unwrap() == whole, "{fault:?}");
+        server.faults([fault.times(1)]);
         let part = backend.get(&at, Some(1_000..2_500_000)).await.unwrap();
         assert!(part.into_bytes(&at).await.unwrap() == whole[1_000..2_500_000]);
     }
-    server.next(&[Answer::Status(503, "SlowDown"), Answer::Reset]);
+    server.faults([
+        Fault::status(503, "SlowDown").times(1),
+        Fault::Reset.times(1),
+    ]);
     backend
         .put(&key("a/c"), "x".into(), Condition::Any)
         .await
@@ -160,7 +163,7 @@ async fn what_passes_is_tried_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_stays_broken_fails_in_bounded_time() {
-    let server = Server::start(Conditional::Atomic).await;
+    let server = Server::start(Kept::Atomic).await;
     let mut config = server.config();
     config.read_timeout = Duration::from_millis(200);
     let backend = S3Backend::open(&config).await.unwrap();
@@ -171,7 +174,7 @@ async fn what_stays_broken_fails_in_bounded_time() {
         .await
         .unwrap();
 
-    server.next(&[Answer::CutAfter(1_000); 40]);
+    server.faults([Fault::CutAfter(1_000).into()]);
     let object = backend.get(&at, None).await.unwrap();
     // Each answer gives some bytes: it goes on, and never yields one that is wrong.
     let mut body = object.body;
@@ -180,16 +183,15 @@ async fn what_stays_broken_fails_in_bounded_time() {
         seen.extend_from_slice(&part);
     }
     assert!(!seen.is_empty() && seen[..] == whole[..seen.len()]);
-    server.next(&[]);
 
-    server.next(&[Answer::CutAfter(1_000), Answer::Stall]);
+    server.faults([Fault::CutAfter(1_000).times(1), Fault::Stall.times(1)]);
     let object = backend.get(&at, None).await.unwrap();
     assert!(
         object.into_bytes(&at).await.unwrap() == whole,
         "silence is not waited for"
     );
 
-    server.next(&[Answer::Status(503, "SlowDown"); 40]);
+    server.faults([Fault::status(503, "SlowDown").into()]);
     let error = backend.stat(&at).await.unwrap_err();
     assert!(
         !error.is_permanent() && matches!(error, Error::Unavailable(_)),
@@ -199,10 +201,10 @@ async fn what_stays_broken_fails_in_bounded_time() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_refused_is_not_tried_again() {
-    let server = Server::start(Conditional::Atomic).await;
+    let server = Server::start(Kept::Atomic).await;
     let backend = open(&server).await;
-    let before = server.requests.load(Ordering::Relaxed);
-    server.next(&[Answer::Status(403, "AccessDenied"); 9]);
+    let before = server.counts().total();
+    server.faults([Fault::status(403, "AccessDenied").into()]);
     let error = backend
         .put(&key("a/b"), "x".into(), Condition::Any)
         .await
@@ -211,20 +213,20 @@ async fn what_is_refused_is_not_tried_again() {
         error.is_permanent() && error.to_string().contains("AccessDenied"),
         "{error}"
     );
-    assert_eq!(server.requests.load(Ordering::Relaxed), before + 1);
+    assert_eq!(server.counts().total(), before + 1);
 }
 
 /// A reader that was cut off does not go on with the bytes of another version.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_object_that_was_replaced_is_not_mixed() {
-    let server = Server::start(Conditional::Atomic).await;
+    let server = Server::start(Kept::Atomic).await;
     let backend = open(&server).await;
     let at = key("a/b");
     backend
         .put(&at, vec![1; 2_000_000].into(), Condition::Any)
         .await
         .unwrap();
-    server.next(&[Answer::CutAfter(500_000)]);
+    server.faults([Fault::CutAfter(500_000).times(1)]);
     let mut object = backend.get(&at, None).await.unwrap();
     let first = object.body.next().await.unwrap().unwrap();
     assert!(first.iter().all(|byte| *byte == 1));
@@ -244,7 +246,7 @@ async fn an_object_that_was_replaced_is_not_mixed() {
 
 #[tokio::test]
 async fn what_is_configured_wrongly_is_said_at_the_start() {
-    let server = Server::start(Conditional::Atomic).await;
+    let server = Server::start(Kept::Atomic).await;
     let right = server.config();
     let wrong = |change: fn(&mut S3Config)| {
         let mut config = right.clone();
