@@ -84,7 +84,7 @@ pub fn load<C: Serialize + DeserializeOwned + Default>(
     }
     let mut whole = defaults.clone();
     for layer in &layers {
-        layer.tree.clone().merge_into(&mut whole);
+        layer.tree.clone().merge_into(&mut whole, &defaults);
     }
     serde_json::from_value(whole.0).map_err(|error| explain::<C>(&defaults, &layers, &error))
 }
@@ -212,7 +212,7 @@ fn of_variable<C: DeserializeOwned>(
 /// Returns what is wrong with a tree of settings over the defaults.
 fn try_out<C: DeserializeOwned>(defaults: &Tree, tree: Tree) -> Result<C, serde_json::Error> {
     let mut whole = defaults.clone();
-    tree.merge_into(&mut whole);
+    tree.merge_into(&mut whole, defaults);
     serde_json::from_value(whole.0)
 }
 

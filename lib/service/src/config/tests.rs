@@ -31,8 +31,14 @@ struct Peer {
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 enum Storage {
-    Folder { root: String },
-    Bucket { name: String },
+    Folder {
+        root: String,
+    },
+    Bucket {
+        name: String,
+        #[serde(default)]
+        region: Option<String>,
+    },
     Memory,
 }
 
@@ -126,7 +132,10 @@ fn variables_have_values_as_yaml_has_them() {
 
 #[test]
 fn a_choice_is_replaced_as_a_whole() {
-    let bucket = Storage::Bucket { name: "b".into() };
+    let bucket = Storage::Bucket {
+        name: "b".into(),
+        region: None,
+    };
     let file = "storage: {bucket: {name: b}}\n";
     assert_eq!(load_both(Some(file), &[]).unwrap().storage, bucket);
     let env = [("SHOAL_STORAGE__BUCKET__NAME", "b")];
@@ -136,6 +145,26 @@ fn a_choice_is_replaced_as_a_whole() {
         load_both(Some(file), &env).unwrap().storage,
         Storage::Memory
     );
+}
+
+#[test]
+fn several_variables_of_one_section_all_count() {
+    let env = [
+        ("SHOAL_STORAGE__BUCKET__NAME", "b"),
+        ("SHOAL_STORAGE__BUCKET__REGION", "r"),
+        ("SHOAL_LABELS__A", "1"),
+        ("SHOAL_LABELS__B", "2"),
+    ];
+    let bucket = Storage::Bucket {
+        name: "b".into(),
+        region: Some("r".into()),
+    };
+    let folder = "storage: {folder: {root: f}}\n";
+    for file in [None, Some(folder), Some("storage: memory\n")] {
+        let config = load_both(file, &env).unwrap();
+        assert_eq!(config.storage, bucket, "{file:?}");
+        assert_eq!(config.labels.len(), 2, "{file:?}");
+    }
 }
 
 #[test]

@@ -33,9 +33,9 @@ impl Tree {
         Self(tree)
     }
 
-    /// Puts these settings over others.
-    pub(super) fn merge_into(self, below: &mut Self) {
-        merge(self.0, &mut below.0);
+    /// Puts these settings over others. `defaults` tell what is a choice between kinds.
+    pub(super) fn merge_into(self, below: &mut Self, defaults: &Self) {
+        merge(self.0, &mut below.0, Some(&defaults.0));
     }
 
     /// Returns all settings, in the order in which they stand.
@@ -141,16 +141,19 @@ fn has_key(line: &str, key: &str) -> bool {
     })
 }
 
-fn merge(above: Value, below: &mut Value) {
+fn merge(above: Value, below: &mut Value, defaults: Option<&Value>) {
     match (above, below) {
         (Value::Object(above), Value::Object(below)) => {
-            if is_choice(&above) && is_choice(below) && above.keys().ne(below.keys()) {
+            // Two settings of a kind that is not the default one are no choice: both count.
+            let chosen = defaults.and_then(Value::as_object).is_some_and(is_choice);
+            if chosen && is_choice(&above) && is_choice(below) && above.keys().ne(below.keys()) {
                 // Another kind takes the place of the one that was chosen.
                 *below = above;
                 return;
             }
             for (key, value) in above {
-                merge(value, below.entry(key).or_insert(Value::Null));
+                let defaults = defaults.and_then(|defaults| defaults.get(&key));
+                merge(value, below.entry(key).or_insert(Value::Null), defaults);
             }
         }
         (above, below) => *below = above,
