@@ -97,7 +97,10 @@ pub struct Policy {
     pub starving: Micros,
     /// After this long the tracker is told which pieces nobody near has (§7.6).
     pub want: Micros,
-    /// Both are repeated after this long.
+    /// A reader that has waited so long for a piece lets the tracker know, and an origin be asked,
+    /// whoever was asked before.
+    pub hedge: Micros,
+    /// All of these are repeated after this long.
     pub starving_pause: Micros,
     /// After this long without a useful byte a download fails.
     pub patience: Micros,
@@ -172,6 +175,7 @@ impl Default for Policy {
             have_delay: Micros::from_millis(2),
             starving: Micros::from_millis(50),
             want: Micros::from_millis(200),
+            hedge: Micros::from_millis(500),
             starving_pause: Micros::from_millis(500),
             patience: Micros::from_secs(30),
             helpless: Micros::from_secs(5),

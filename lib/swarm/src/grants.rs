@@ -10,6 +10,8 @@ use crate::torrent::{Granted, Torrent};
 
 /// Grants of one blob that are kept; there is one per origin.
 const MAX_GRANTED: usize = 64;
+/// Pieces among which one is looked for that is not on its way.
+const MAX_LOOKED_AT: usize = 16;
 
 impl Swarm {
     /// A tracker lets us ask an origin.
@@ -76,6 +78,7 @@ impl Swarm {
             let is_free = |piece: &u32| {
                 let picker = torrent.picker.as_ref();
                 picker.is_some_and(|picker| picker.free().contains(*piece))
+                    || torrent.may_hedge(*piece, conn)
             };
             granted.named.retain(|piece| !torrent.have.contains(*piece));
             let (now_free, later) = granted.named.into_iter().partition(is_free);
@@ -106,7 +109,7 @@ impl Swarm {
         }
         for (conn, target, priority) in asks {
             if let Target::Piece(piece) = target
-                && self.is_taken(name, piece)
+                && self.is_taken(name, piece, conn)
             {
                 continue;
             }
@@ -114,9 +117,14 @@ impl Swarm {
         }
     }
 
-    fn is_taken(&self, name: &SwarmName, piece: u32) -> bool {
-        let picker = self.torrents.get(name).and_then(|one| one.picker.as_ref());
-        !picker.is_some_and(|picker| picker.free().contains(piece))
+    /// Returns whether the piece is on its way already, so that this origin need not be asked.
+    fn is_taken(&self, name: &SwarmName, piece: u32, origin: ConnId) -> bool {
+        let Some(torrent) = self.torrents.get(name) else {
+            return true;
+        };
+        let picker = torrent.picker.as_ref();
+        let is_free = picker.is_some_and(|picker| picker.free().contains(piece));
+        !is_free && !torrent.may_hedge(piece, origin)
     }
 
     /// The origin has nothing for us, or knows of no grant.
@@ -253,10 +261,10 @@ impl Swarm {
         }
         let travelling = torrent.asked.len() + torrent.unchosen + torrent.checking.len();
         let lacking = (torrent.missing() as usize).saturating_sub(travelling);
-        if lacking == 0 {
+        if lacking == 0 && torrent.late.is_empty() {
             return None;
         }
-        if wanted.whole && !link.nothing_to_give {
+        if wanted.whole && !link.nothing_to_give && lacking > 0 {
             return Some((Target::Any, wanted.priority));
         }
         // It may be on its way to a neighbour: an origin is asked when nothing else helps.
@@ -267,10 +275,11 @@ impl Swarm {
             self.is_served_by(*conn) && link.described && !link.nothing_to_give
         };
         let others_give = wanted.whole && torrent.links.iter().any(gives);
-        if !starves && (!lone || others_give) {
+        if !starves && torrent.late.is_empty() && (!lone || others_give) {
             return None;
         }
-        let piece = *torrent.wants(1).first()?;
+        let mut wants = torrent.wants(MAX_LOOKED_AT).into_iter();
+        let piece = wants.find(|piece| !self.is_taken(name, *piece, conn))?;
         let foreground = wanted.priority.min(Priority::Foreground);
         Some((Target::Piece(piece), foreground))
     }

@@ -75,8 +75,8 @@ fn unchecked_bytes_are_counted(swarm: &Swarm) -> Result<(), String> {
     })
 }
 
-/// A piece is asked for where the books say so, by at most two live requests, and only while it is
-/// missing.
+/// A piece is asked for where the books say so, by at most three live requests, and only while it
+/// is missing.
 fn requests_and_pieces_agree(swarm: &Swarm) -> Result<(), String> {
     for (name, torrent) in &swarm.torrents {
         for (piece, asked) in &torrent.asked {

@@ -4,11 +4,13 @@ use std::ops::Range;
 
 use torrent::SwarmName;
 
-use crate::event::ReaderId;
+use crate::event::{ConnId, ReaderId};
+use crate::rescue::MAX_ASKED;
 use crate::swarm::Swarm;
-use crate::time::Time;
+use crate::time::{Micros, Time};
 use crate::timers::Timer;
-use crate::torrent::Reader;
+use crate::torrent::{Reader, Torrent};
+use crate::wire::MAX_WANT_PIECES;
 
 impl Swarm {
     pub(crate) fn read(&mut self, now: Time, name: SwarmName, reader: ReaderId, range: Range<u64>) {
@@ -20,6 +22,7 @@ impl Swarm {
             position: range.start,
             end: range.end,
             blocked_since: None,
+            waits: None,
         };
         torrent.readers.insert(reader, state);
         self.readers.insert(reader, name);
@@ -62,5 +65,45 @@ impl Swarm {
         {
             torrent.readers.remove(&reader);
         }
+    }
+}
+
+impl Torrent {
+    /// Looks which pieces readers have waited for too long.
+    pub(crate) fn note_late(&mut self, now: Time, patience: Micros) {
+        let ids: Vec<ReaderId> = self.readers.keys().copied().collect();
+        self.late.clear();
+        for id in ids {
+            let Some(reader) = self.readers.get(&id).copied() else {
+                continue;
+            };
+            let at = self.window(&reader, 0).0.start;
+            let waits = self.blocked(&reader).filter(|piece| *piece == at);
+            let waits = waits.map(|piece| match reader.waits {
+                Some((before, since)) if before == piece => (piece, since),
+                Some(_) | None => (piece, now),
+            });
+            if let Some((piece, since)) = waits
+                && since + patience <= now
+                && self.late.len() < MAX_WANT_PIECES
+                && !self.checking.contains_key(&piece)
+                && !self.late.contains(&piece)
+            {
+                self.late.push(piece);
+            }
+            if let Some(reader) = self.readers.get_mut(&id) {
+                reader.waits = waits;
+            }
+        }
+    }
+
+    /// Returns whether an origin may be asked for the piece though others were: somebody has waited
+    /// for it too long, and this origin was not asked yet.
+    pub(crate) fn may_hedge(&self, piece: u32, origin: ConnId) -> bool {
+        let asked = self.asked.get(&piece);
+        self.late.contains(&piece)
+            && asked.is_some_and(|asked| {
+                asked.len() <= MAX_ASKED && asked.iter().all(|(conn, _)| *conn != origin)
+            })
     }
 }

@@ -11,10 +11,13 @@ use crate::timers::Timer;
 use crate::torrent::{Link, Torrent};
 use crate::wire::MAX_WANT_PIECES;
 
-/// Requests for one piece at the same time.
-const MAX_ASKED: usize = 2;
+/// Requests for one piece at the same time, and one more at an origin where it comes late.
+pub(crate) const MAX_ASKED: usize = 2;
 /// Pieces that a blocked reader says it wants.
 const WANTED_AHEAD: usize = 4;
+/// A download of everything has other pieces to take meanwhile: its readers wait this many times
+/// longer before an origin is asked for what peers were asked for.
+const WHOLE_HEDGE: u64 = 4;
 /// How long a piece takes from a peer that sent none yet, where no other tells.
 const ASSUMED_SERVICE: Micros = Micros::from_millis(100);
 /// A download that waits for nothing but time looks after itself this much less often.
@@ -121,12 +124,18 @@ impl Swarm {
         if !torrent.is_hungry() {
             // Nobody reads a lazy download: the next reader wakes it.
             torrent.starving_since = None;
+            torrent.late.clear();
             return;
         }
         if torrent.useful_at + policy.patience <= now {
             let reason = "no peer and no origin sent any of it in time";
             return self.fail(now, name, Failure::Unavailable(reason.into()));
         }
+        let factor = match torrent.wanted {
+            Some(wanted) if wanted.whole => WHOLE_HEDGE,
+            Some(_) | None => 1,
+        };
+        torrent.note_late(now, Micros(policy.hedge.0 * factor));
         self.seek_values(now, &name);
         self.use_grants(now, &name);
         self.without_trackers(now, &name);
@@ -168,13 +177,14 @@ impl Swarm {
         }
         let since = *torrent.starving_since.get_or_insert(now);
         let lazy = torrent.wanted.is_some_and(|wanted| !wanted.whole);
+        let is_late = !torrent.late.is_empty();
         let want_after = if lazy { policy.tick } else { policy.want };
         let rested = |told: Option<Time>| told.is_none_or(|at| at + policy.starving_pause <= now);
         let is_starving = !flows && since + policy.starving <= now;
         let tells_starving = is_starving && rested(torrent.starving_told);
         let blocked_long = far.is_some_and(|blocked| blocked + policy.want <= now);
-        let tells_want =
-            rested(torrent.want_told) && ((!flows && since + want_after <= now) || blocked_long);
+        let tells_want = rested(torrent.want_told)
+            && ((!flows && since + want_after <= now) || blocked_long || is_late);
         if tells_starving {
             torrent.starving_told = Some(now);
             self.call_for_help(now, name);
@@ -299,12 +309,16 @@ impl Torrent {
             || blocked.any(|piece| have.contains(piece))
     }
 
-    /// Returns pieces that are wanted and that no neighbour has: what readers wait for first.
+    /// Returns pieces that are wanted and that no neighbour has, or none brings: what readers wait
+    /// for first.
     pub(crate) fn wants(&self, max: usize) -> Vec<u32> {
         let Some(picker) = &self.picker else {
             return Vec::new();
         };
-        let mut pieces = Vec::new();
+        let late = self.late.iter().copied();
+        let is_missing =
+            |piece: &u32| !self.have.contains(*piece) && !self.checking.contains_key(piece);
+        let mut pieces: Vec<u32> = late.filter(is_missing).take(max).collect();
         for reader in self.readers.values() {
             let (rest, _) = self.window(reader, 0);
             for piece in picker.far(rest, max) {

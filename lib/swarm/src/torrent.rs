@@ -48,8 +48,10 @@ pub(crate) struct Link {
 pub(crate) struct Reader {
     pub(crate) position: u64,
     pub(crate) end: u64,
-    /// Since when it waits for the piece at its position.
+    /// Since when it waits for the piece at its position, which nobody was asked for.
     pub(crate) blocked_since: Option<Time>,
+    /// The piece at its position while that is missing, and since when it waits for it.
+    pub(crate) waits: Option<(u32, Time)>,
 }
 
 /// What a tracker allowed us to ask of an origin (`docs/wire.md` §7.4).
@@ -116,6 +118,8 @@ pub(crate) struct Torrent {
     pub(crate) starving_since: Option<Time>,
     pub(crate) starving_told: Option<Time>,
     pub(crate) want_told: Option<Time>,
+    /// Pieces that readers have waited for too long, whoever was asked for them.
+    pub(crate) late: Vec<u32>,
     /// The tracker took us out of the swarm; it must be joined again.
     pub(crate) dismissed: bool,
     /// Without trackers: owners by the ring, what they said, and when they were last looked up.
@@ -157,6 +161,7 @@ impl Torrent {
             starving_since: None,
             starving_told: None,
             want_told: None,
+            late: Vec::new(),
             dismissed: false,
             owners: Vec::new(),
             owners_without: BTreeSet::new(),

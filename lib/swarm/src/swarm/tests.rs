@@ -6,6 +6,7 @@
 
 mod ends;
 mod hostile;
+mod late;
 mod origins;
 mod pairs;
 mod scripted;
