@@ -1,5 +1,6 @@
 //! The HTTP server of every role: HTTP/1.1, with limits, and an end that loses no answer.
 
+mod farewell;
 mod patient;
 
 use std::io;
@@ -56,7 +57,8 @@ impl Default for Options {
     }
 }
 
-/// Answers requests until shutdown, and then those that are open, as long as they may take.
+/// Answers requests until shutdown, and then those that are open, as long as they may take. Who
+/// comes meanwhile is answered with 503.
 ///
 /// An error of one connection, or of accepting one, does not end it.
 ///
@@ -95,10 +97,13 @@ pub async fn serve(
             cut.run_until_cancelled(served).await;
         });
     }
-    drop(listener);
     open.close();
-    let drained = tokio::time::timeout(options.drain_timeout, open.wait()).await;
-    if drained.is_err() {
+    let drained = tokio::select! {
+        drained = tokio::time::timeout(options.drain_timeout, open.wait()) => drained.is_ok(),
+        never = farewell::turn_away(&listener) => match never {},
+    };
+    drop(listener);
+    if !drained {
         tracing::warn!(connections = open.len(), "cutting requests that do not end");
         cut.cancel();
         open.wait().await;

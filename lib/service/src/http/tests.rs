@@ -104,6 +104,10 @@ async fn open_requests_end_after_shutdown() {
     server.came.notified().await;
     server.shutdown.cancel();
     assert_eq!(rest(idle).await, "", "who asks nothing is let go");
+    for _ in 0..2 {
+        let late = rest(server.send(&request("/", "")).await).await;
+        assert!(late.starts_with("HTTP/1.1 503"), "{late}");
+    }
     server.go.notify_one();
     assert!(rest(open).await.ends_with("slow"));
     server.end.await.unwrap().unwrap();
