@@ -270,8 +270,6 @@ impl_store!(
         |store, request| store.list(request),
     create_bucket: CreateBucketInput -> CreateBucketOutput =
         |store, request| store.files.create_bucket(request),
-    create_bucket: CreateBucketInput -> CreateBucketOutput =
-        |store, request| store.files.create_bucket(request),
     head_bucket: HeadBucketInput -> HeadBucketOutput =
         |store, request| store.files.head_bucket(request),
     create_multipart_upload: CreateMultipartUploadInput -> CreateMultipartUploadOutput =
