@@ -1,5 +1,6 @@
 //! The HTTP server of every role: HTTP/1.1, with limits, and an end that loses no answer.
 
+mod door;
 mod farewell;
 mod patient;
 
@@ -12,14 +13,16 @@ use std::time::Duration;
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use serde::{Deserialize, Serialize};
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::tls::Stream;
+pub use door::Door;
+use door::{Guard, Lock};
 use patient::Patient;
 
 /// Pause after an error that further attempts would meet too, such as too many open files.
@@ -65,11 +68,12 @@ impl Default for Options {
 /// # Errors
 /// The listener cannot be used at all.
 pub async fn serve(
-    listener: TcpListener,
+    door: impl Into<Door>,
     router: Router,
     options: Options,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
+    let Door { listener, lock } = door.into();
     listener.local_addr()?;
     let limit = options.max_connections.clamp(1, Semaphore::MAX_PERMITS);
     let permits = Arc::new(Semaphore::new(limit));
@@ -81,17 +85,17 @@ pub async fn serve(
         .await
     {
         let accepted = shutdown.run_until_cancelled(accept(&listener)).await;
-        let Some((socket, _)) = accepted else {
+        let Some((socket, addr)) = accepted else {
             break;
         };
         let connection = Connection {
-            socket,
+            addr,
             permit,
             header_timeout: options.header_timeout,
             write_timeout: options.write_timeout,
             shutdown: shutdown.clone(),
         };
-        let served = connection.serve(router.clone());
+        let served = connection.serve(socket, lock.clone(), router.clone());
         let cut = cut.clone();
         open.spawn(async move {
             cut.run_until_cancelled(served).await;
@@ -135,7 +139,7 @@ pub async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
 /// A client's connection.
 #[derive(Debug)]
 struct Connection {
-    socket: TcpStream,
+    addr: SocketAddr,
     /// Held until the end.
     permit: OwnedSemaphorePermit,
     header_timeout: Duration,
@@ -144,18 +148,35 @@ struct Connection {
 }
 
 impl Connection {
-    async fn serve(mut self, router: Router) {
+    async fn serve(self, socket: TcpStream, lock: Lock, router: Router) {
         // Answers are written whole: waiting for more to send would only delay them.
-        let _ = self.socket.set_nodelay(true);
+        let _ = socket.set_nodelay(true);
+        let opened = tokio::select! {
+            biased;
+            // Plaintext is open at once: who came in time gets an answer.
+            opened = lock.open(socket) => opened,
+            () = self.shutdown.cancelled() => return,
+        };
+        match opened {
+            Ok((socket, guard)) => self.answer(socket, guard, router).await,
+            Err(error) => {
+                let addr = self.addr;
+                tracing::warn!(%addr, %error, "a connection was refused");
+            }
+        }
+    }
+
+    async fn answer(self, mut socket: Stream, guard: Guard, router: Router) {
         let served = {
-            let socket = Patient::new(&mut self.socket, self.write_timeout);
+            let socket = Patient::new(&mut socket, self.write_timeout);
+            let service = guard.service(router);
             let mut connection = pin!(
                 http1::Builder::new()
                     // A client may close its side once it has sent its request.
                     .half_close(true)
                     .timer(TokioTimer::new())
                     .header_read_timeout(self.header_timeout)
-                    .serve_connection(TokioIo::new(socket), TowerToHyperService::new(router),)
+                    .serve_connection(TokioIo::new(socket), service)
             );
             tokio::select! {
                 served = connection.as_mut() => served,
@@ -166,16 +187,27 @@ impl Connection {
             }
         };
         match served {
-            Ok(()) => linger(&mut self.socket).await,
+            Ok(()) => linger(&mut socket).await,
             Err(error) => tracing::debug!(%error, "a connection broke off"),
         }
         drop(self.permit);
     }
 }
 
+/// Answers with a few last bytes, and lets them arrive.
+async fn turn_away(mut socket: TcpStream, answer: &[u8]) -> io::Result<()> {
+    let written = async {
+        socket.write_all(answer).await?;
+        socket.shutdown().await
+    };
+    tokio::time::timeout(LINGER, written).await??;
+    linger(&mut socket).await;
+    Ok(())
+}
+
 /// Reads and throws away what a client still sends. A socket that is closed with bytes unread is
 /// reset, and the client loses the answer it has not read yet.
-async fn linger(socket: &mut TcpStream) {
+async fn linger(socket: &mut (impl AsyncRead + Unpin)) {
     let read = async {
         let mut buffer = vec![0; 64 * 1024];
         let mut count = 0;

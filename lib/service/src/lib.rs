@@ -1,15 +1,17 @@
-//! What every process of Shoal needs: configuration, logs, shutdown, an HTTP server, the admin
+//! What every process of Shoal needs: configuration, logs, shutdown, TLS, an HTTP server, the admin
 //! port.
 
+pub mod access;
 pub mod admin;
 pub mod config;
 pub mod http;
 pub mod shutdown;
 pub mod telemetry;
+pub mod tls;
 
 use tokio::task::JoinHandle;
 
-pub use admin::{Admin, Report, merged_metrics};
+pub use admin::{Admin, More, Report, merged_metrics};
 
 /// A role that runs: what it tells of itself, and its end.
 #[derive(Debug)]
