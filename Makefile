@@ -9,7 +9,8 @@ SEED ?= 1
 T ?=
 
 # What the end-to-end tests drive, by Debian package.
-TEST_PACKAGES := busybox-static containerd curl docker.io docker-registry iproute2 iptables skopeo
+TEST_PACKAGES := busybox-static containerd curl docker-registry docker.io iproute2 iptables \
+  openssl podman skopeo
 # What compiling needs.
 BUILD_PACKAGES := gcc libc6-dev
 

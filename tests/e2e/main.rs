@@ -8,6 +8,7 @@ mod docker;
 mod faults;
 mod integrity;
 mod pull;
+mod runtimes;
 mod skopeo;
 mod start;
 mod swarm;

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
+use crate::names::Names;
+use crate::netns::Host;
 use crate::process::{Process, attempt, both, run};
 
 /// Debian's client. Another docker in PATH may be of another version, or no docker.
@@ -15,6 +17,22 @@ pub struct Dockerd {
     process: Process,
     folder: tempfile::TempDir,
     socket: String,
+    /// The machine it is on; where absent that of the test.
+    host: Option<Host>,
+}
+
+/// How a daemon is run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Setup<'a> {
+    /// The machine it is on; where absent that of the test.
+    pub host: Option<&'a Host>,
+    /// Hosts that it knows besides.
+    pub names: Option<&'a Names>,
+    /// Its `daemon.json`.
+    pub settings: Option<&'a str>,
+    /// Whether containers have networks. They belong to the host's, which therefore must be one of
+    /// the test's own.
+    pub networks: bool,
 }
 
 impl Dockerd {
@@ -24,6 +42,15 @@ impl Dockerd {
     /// Where it is not installed, does not start, or the test does not run as root.
     #[must_use]
     pub fn start() -> Self {
+        Self::start_as(Setup::default())
+    }
+
+    /// Starts a daemon as told and waits until it answers.
+    ///
+    /// # Panics
+    /// As [`Self::start`], or networks were asked for without a host.
+    #[must_use]
+    pub fn start_as(setup: Setup<'_>) -> Self {
         let dockerd = crate::program(DOCKERD, "docker.io");
         let _ = crate::program("/usr/bin/containerd", "containerd");
         crate::netns::require_root("dockerd");
@@ -50,11 +77,23 @@ impl Dockerd {
                 "--config-file",
                 &at("config.json"),
             ])
-            .args(["--bridge=none", "--iptables=false", "--ip6tables=false"])
+            .arg("--ip6tables=false")
             .args(["--containerd-namespace", name])
             .args(["--containerd-plugins-namespace", &format!("{name}-plugins")])
             .args(["--max-concurrent-downloads", "3"]);
-        std::fs::write(at("config.json"), "{}").expect("the folder is ours");
+        if setup.networks {
+            assert!(setup.host.is_some(), "networks need a host of the test");
+        } else {
+            command.args(["--bridge=none", "--iptables=false"]);
+        }
+        let settings = setup.settings.unwrap_or("{}");
+        std::fs::write(at("config.json"), settings).expect("the folder is ours");
+        if let Some(names) = setup.names {
+            command = names.known_to(&command);
+        }
+        if let Some(host) = setup.host {
+            command = host.enter(&command);
+        }
         let mut process = Process::start("dockerd", &command, Path::new(&at("log")));
         process.until("answers", |_| {
             let info = attempt(Command::new(DOCKER).args(["-H", &socket, "info"]));
@@ -65,6 +104,7 @@ impl Dockerd {
             process,
             folder,
             socket,
+            host: setup.host.cloned(),
         }
     }
 
@@ -74,6 +114,18 @@ impl Dockerd {
     /// Where it fails.
     pub fn docker(&self, args: &[&str]) -> String {
         run(&mut self.command(args))
+    }
+
+    /// Returns the address that clients find it at.
+    #[must_use]
+    pub fn socket(&self) -> &str {
+        &self.socket
+    }
+
+    /// Returns the machine it is on, if that is one of the test's own.
+    #[must_use]
+    pub fn host(&self) -> Option<&Host> {
+        self.host.as_ref()
     }
 
     /// Returns the docker command with these arguments.

@@ -7,10 +7,13 @@
 pub mod containerd;
 pub mod curl;
 pub mod dockerd;
+pub mod documents;
 pub mod hostile;
 pub mod http;
 pub mod image;
+pub mod names;
 pub mod netns;
+pub mod podman;
 pub mod process;
 pub mod push;
 pub mod random;

@@ -104,9 +104,12 @@ impl Host {
     /// Returns the same command, to be run in the namespace.
     #[must_use]
     pub fn enter(&self, inner: &Command) -> Command {
-        let mut outer = Command::new("/usr/sbin/ip");
+        // As `ip netns exec`, which besides takes /sys away, and with it what containers need.
+        let nsenter = crate::program("/usr/bin/nsenter", "util-linux");
+        let mut outer = Command::new(nsenter);
         outer
-            .args(["netns", "exec", &self.netns])
+            .arg(format!("--net=/run/netns/{}", self.netns))
+            .arg("--")
             .arg(inner.get_program())
             .args(inner.get_args());
         for (key, value) in inner.get_envs() {
