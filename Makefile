@@ -20,13 +20,21 @@ as_root = $(if $(filter-out 0,$(shell id -u)),$(CARGO) build -p shoal --locked &
   CARGO_TARGET_$(shell rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')_RUNNER="sudo -E")
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check e2e sim fmt tools test-tools
+.PHONY: help up build test check e2e sim fmt tools test-tools
 
 help: ## Show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
 
-up: tools ## Build and run everything in one process; prints what to do next
-	$(CARGO) run --release --locked -p shoal -- up $(UP_FLAGS)
+up: build ## Build and run everything in one process; prints what to do next
+	bin/shoal up $(UP_FLAGS)
+
+# Cargo's folder for what it builds is in CARGO_TARGET_DIR or in a configuration, and below it there
+# is one for the kind of machine.
+build: tools ## Build the binary: bin/shoal
+	$(CARGO) build --release --locked -p shoal
+	@mkdir -p bin && ln -sf "$$($(CARGO) metadata --format-version 1 --no-deps --locked \
+	  | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/$$(rustc -vV \
+	  | sed -n 's/^host: //p')/release/shoal" bin/shoal
 
 test: tools test-tools ## Run every test, the end-to-end ones against real clients too
 	$(as_root) $(CARGO) test --workspace --locked
