@@ -36,6 +36,12 @@ pub struct Config {
     /// is no agent without: a key believed at first sight would be whosever came first.
     #[serde(with = "api::key_text")]
     pub cluster_key: Option<ClusterPublicKey>,
+    /// A file with it instead, as `shoal key new` makes it.
+    pub cluster_public_key_file: Option<PathBuf>,
+    /// Certificates towards the other parts of the cluster.
+    pub tls: service::tls::Config,
+    /// The certificate of the registry towards clients.
+    pub registry_tls: service::tls::RegistryConfig,
     pub writes: Writes,
     /// Where writes are passed on to, in this order: `host:port` of each proxy.
     pub proxies: Vec<Addr>,
@@ -87,9 +93,13 @@ impl Config {
     /// # Errors
     /// What a start would refuse.
     pub fn validate(&self) -> Result<(), StartError> {
-        if self.cluster_key.is_none() {
+        let key_file = self.cluster_public_key_file.as_deref();
+        if self.cluster_key.is_none() && key_file.is_none() {
             return Err(StartError::NoKey);
         }
+        api::key_text::check(self.cluster_key, key_file)?;
+        self.tls.validate()?;
+        self.registry_tls.validate()?;
         let cluster = &self.cluster;
         for (name, is_empty) in [
             ("build_indexes", cluster.build_indexes.is_empty()),
@@ -134,6 +144,9 @@ impl Default for Config {
             cache: Cache::default(),
             cluster: Cluster::default(),
             cluster_key: None,
+            cluster_public_key_file: None,
+            tls: service::tls::Config::default(),
+            registry_tls: service::tls::RegistryConfig::default(),
             writes: Writes::default(),
             proxies: Vec::new(),
             fallback: options.fallback,

@@ -25,6 +25,7 @@ pub(crate) fn of_call(
             ErrorCode::BadRequest
             | ErrorCode::Body
             | ErrorCode::DigestInvalid
+            | ErrorCode::Forbidden
             | ErrorCode::ManifestBlobUnknown
             | ErrorCode::ManifestInvalid
             | ErrorCode::NameInvalid

@@ -15,6 +15,7 @@ use http::{HeaderMap, Method, Request, Response, Uri, Version};
 use http_body::{Frame, SizeHint};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use service::tls::{Role, Stream, Tls};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
@@ -53,6 +54,7 @@ pub enum ForwardError {
 pub struct Forwarder {
     /// `host:port` of each.
     proxies: Vec<Arc<str>>,
+    tls: Tls,
     /// The one that answered last.
     preferred: AtomicUsize,
 }
@@ -79,9 +81,10 @@ impl registry::Forward for Forwarding {
 
 impl Forwarder {
     #[must_use]
-    pub const fn new(proxies: Vec<Arc<str>>) -> Self {
+    pub const fn new(proxies: Vec<Arc<str>>, tls: Tls) -> Self {
         Self {
             proxies,
+            tls,
             preferred: AtomicUsize::new(0),
         }
     }
@@ -122,18 +125,13 @@ impl Forwarder {
         Ok(Response::from_parts(parts, Body::new(body)))
     }
 
-    async fn connect(&self) -> Result<(Arc<str>, TcpStream), ForwardError> {
+    async fn connect(&self) -> Result<(Arc<str>, Stream), ForwardError> {
         let count = self.proxies.len();
         let first = self.preferred.load(Ordering::Relaxed);
         let mut failures = Vec::new();
         for at in (first..first + count).map(|at| at % count) {
             let proxy = &self.proxies[at];
-            let connecting = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(&**proxy));
-            let connected = connecting.await.unwrap_or_else(|_| {
-                let text = "it does not answer";
-                Err(io::Error::new(io::ErrorKind::TimedOut, text))
-            });
-            match connected.and_then(|socket| socket.set_nodelay(true).map(|()| socket)) {
+            match self.connect_to(proxy).await {
                 Ok(socket) => {
                     self.preferred.store(at, Ordering::Relaxed);
                     return Ok((Arc::clone(proxy), socket));
@@ -148,6 +146,17 @@ impl Forwarder {
             return Err(ForwardError::NoProxy);
         }
         Err(ForwardError::Unreachable(failures.join("; ")))
+    }
+
+    async fn connect_to(&self, proxy: &str) -> io::Result<Stream> {
+        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(proxy));
+        let socket = connecting.await.unwrap_or_else(|_| {
+            let text = "it does not answer";
+            Err(io::Error::new(io::ErrorKind::TimedOut, text))
+        })?;
+        socket.set_nodelay(true)?;
+        let (stream, _) = self.tls.connect(socket, Role::Proxy).await?;
+        Ok(stream)
     }
 }
 
@@ -285,7 +294,7 @@ mod tests {
         let dead: Arc<str> = gone.local_addr().unwrap().to_string().into();
         drop(gone);
         let live = serve(Router::new().fallback(any(echo))).await;
-        let forwarder = Forwarder::new(vec![dead, live]);
+        let forwarder = Forwarder::new(vec![dead, live], Tls::plain());
         for _ in 0..2 {
             let request = Request::builder()
                 .method(Method::PATCH)
@@ -313,7 +322,7 @@ mod tests {
             Response::new(Body::from_stream(request.into_body().into_data_stream()))
         };
         let live = serve(Router::new().fallback(any(loopback))).await;
-        let forwarder = Forwarder::new(vec![live]);
+        let forwarder = Forwarder::new(vec![live], Tls::plain());
         let (sender, parts) = mpsc::channel::<Result<Bytes, io::Error>>(1);
         let parts = futures_util::stream::unfold(parts, |mut parts| async move {
             parts.recv().await.map(|part| (part, parts))
@@ -332,7 +341,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_a_proxy_it_says_so() {
-        let forwarder = Forwarder::new(Vec::new());
+        let forwarder = Forwarder::new(Vec::new(), Tls::plain());
         let error = forwarder.pass_on(Request::new(Body::empty())).await;
         assert!(matches!(error, Err(ForwardError::NoProxy)));
     }

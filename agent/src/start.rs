@@ -3,12 +3,15 @@
 use std::io;
 use std::sync::Arc;
 
+use api::key_text::{self, PublicKeyError};
 use api::{Addr, BuildIndexClient, Http, Limits};
 use peer::Node;
 use prometheus_client::registry::Registry;
 use rand::TryRng as _;
 use rand::rngs::SysRng;
 use registry::Pull;
+use service::http::Door;
+use service::tls::{self, Role as TlsRole, Tls, TlsError};
 use service::{Admin, RunError, Running};
 use store::Cache;
 use tokio::net::TcpListener;
@@ -35,9 +38,13 @@ pub struct Listeners {
 pub enum StartError {
     #[error(
         "`cluster_key` is missing; copy the public key that the origins print when they start and \
-         show in their status"
+         show in their status, or name the file of `shoal key new` as `cluster_public_key_file`"
     )]
     NoKey,
+    #[error(transparent)]
+    Key(#[from] PublicKeyError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error("`cluster.{0}` is empty; name its members, as on every machine of the cluster")]
     NoMembers(&'static str),
     #[error("`proxies` is empty; name at least one, or set `writes: refuse`")]
@@ -66,7 +73,14 @@ pub async fn start(
     shutdown: CancellationToken,
 ) -> Result<Running, StartError> {
     config.validate()?;
-    let key = config.cluster_key.ok_or(StartError::NoKey)?;
+    let key = key_text::load(
+        config.cluster_key,
+        config.cluster_public_key_file.as_deref(),
+    )
+    .await?;
+    let key = key.ok_or(StartError::NoKey)?;
+    let tls = Tls::open(&config.tls, TlsRole::Agent, &shutdown).await?;
+    let registry_tls = tls::Registry::open(&config.registry_tls, &Tls::plain(), &shutdown).await?;
     let me = me(&config, &listeners.peer)?;
     let registry_addr = listeners
         .registry
@@ -84,6 +98,7 @@ pub async fn start(
         listener: listeners.peer,
         pieces: Arc::new(CachedPieces::new(Arc::clone(&cache))),
         cluster: Arc::new(config.cluster.clone()),
+        tls: tls.clone(),
         metrics: peer::Metrics::register(&mut metrics),
         key: Some(key),
         seed: SysRng
@@ -92,13 +107,13 @@ pub async fn start(
     });
     seed(&node, &cache).await;
 
-    let http = Http::new(limits(&config));
+    let http = Http::to(TlsRole::BuildIndex, &tls, limits(&config));
     let index = BuildIndexClient::new(http, Arc::new(config.cluster.clone()));
     let prefetch_bytes = config.prefetch_bytes.as_u64();
     let pull = Arc::new(SwarmPull::new(node.clone(), index, prefetch_bytes, stale));
     let router = registry::router(
         Arc::clone(&pull) as Arc<dyn Pull>,
-        writes(&config, pull),
+        writes(&config, tls, pull),
         registry::Options {
             fallback: config.fallback,
             namespaces: config.namespaces.clone(),
@@ -109,7 +124,8 @@ pub async fn start(
         },
     );
     let name = config.name.to_string();
-    let serving = service::http::serve(listeners.registry, router, config.server, shutdown.clone());
+    let door = Door::of_registry(listeners.registry, registry_tls);
+    let serving = service::http::serve(door, router, config.server, shutdown.clone());
     let report = AgentReport::new(node.clone(), cache, registry_addr);
     let admin = Admin::new(name, metrics, Arc::new(report), shutdown);
     Ok(Running::new(admin, run(node, serving)))
@@ -179,12 +195,12 @@ fn limits(config: &Config) -> Limits {
     }
 }
 
-fn writes(config: &Config, pull: Arc<SwarmPull>) -> registry::Writes {
+fn writes(config: &Config, tls: Tls, pull: Arc<SwarmPull>) -> registry::Writes {
     match config.writes {
         Writes::Refuse => registry::Writes::Refuse,
         Writes::Forward => {
             let proxies = config.proxies.iter().map(Addr::to_shared).collect();
-            let forwarder = Forwarder::new(proxies);
+            let forwarder = Forwarder::new(proxies, tls);
             registry::Writes::Forward(Arc::new(Forwarding { forwarder, pull }))
         }
     }

@@ -28,6 +28,8 @@ pub struct Config {
     /// How long a change may wait for its bytes, and then for storage.
     #[serde(with = "humantime_serde")]
     pub write_wait: Duration,
+    /// Certificates towards the other parts of the cluster.
+    pub tls: service::tls::Config,
     pub server: service::http::Options,
     pub log: service::telemetry::Log,
 }
@@ -46,6 +48,7 @@ impl Config {
                 return Err(StartError::NoWait(name));
             }
         }
+        self.tls.validate()?;
         Ok(())
     }
 }
@@ -61,6 +64,7 @@ impl Default for Config {
             manifest_cache: Size::mib(64),
             read_wait: Duration::from_secs(8),
             write_wait: Duration::from_secs(60),
+            tls: service::tls::Config::default(),
             server: service::http::Options::default(),
             log: service::telemetry::Log::default(),
         }

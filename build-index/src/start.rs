@@ -11,6 +11,8 @@ use prometheus_client::registry::Registry;
 use rand::TryRng as _;
 use rand::rngs::SysRng;
 use serde_json::{Value, json};
+use service::http::Door;
+use service::tls::{Role, Tls, TlsError};
 use service::{Admin, Report, RunError, Running};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -47,6 +49,8 @@ pub enum StartError {
          use a store that keeps If-Match and If-None-Match of writes, or a folder"
     )]
     Conditions(&'static str),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error("the system does not give {what}: {source}")]
     System {
         what: &'static str,
@@ -69,6 +73,7 @@ pub async fn start(
         what: "an address",
         source,
     })?;
+    let tls = Tls::open(&config.tls, Role::BuildIndex, &shutdown).await?;
     let backend = config.backend.open().await?;
     if matches!(config.backend, backend::Config::S3(_)) {
         check_conditions(&backend).await?;
@@ -78,7 +83,8 @@ pub async fn start(
     let metrics = Metrics::register(&mut registry);
     let doors = doors(Arc::clone(&backend), &config, metrics.clone(), random()?);
     let router = http::router(Arc::new(doors));
-    let serving = service::http::serve(listeners.http, router, config.server, shutdown.clone());
+    let door = Door::of_cluster(listeners.http, &tls, &api::access::BUILD_INDEX);
+    let serving = service::http::serve(door, router, config.server, shutdown.clone());
     let report = IndexReport {
         storage: Storage::new(backend),
         metrics,

@@ -35,6 +35,8 @@ pub struct Config {
     pub hashing: Hashing,
     /// Where the other parts are. The same on every machine.
     pub cluster: Cluster,
+    /// Certificates towards the other parts of the cluster.
+    pub tls: service::tls::Config,
     pub peer: peer::Config,
     pub server: service::http::Options,
     pub log: service::telemetry::Log,
@@ -73,6 +75,7 @@ impl Config {
         if self.cluster.trackers.is_empty() {
             return Err(StartError::NoTrackers);
         }
+        self.tls.validate()?;
         match (&self.backend, &self.staging) {
             (backend::Config::Memory | backend::Config::S3(_), None) => Err(StartError::NoStaging),
             (backend::Config::Memory | backend::Config::S3(_), Some(_))
@@ -108,6 +111,7 @@ impl Default for Config {
             uploads: Uploads::default(),
             hashing: Hashing::default(),
             cluster: Cluster::default(),
+            tls: service::tls::Config::default(),
             peer: peer::Config::default(),
             server: service::http::Options::default(),
             log: service::telemetry::Log::default(),

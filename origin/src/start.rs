@@ -11,6 +11,8 @@ use peer::Node;
 use prometheus_client::registry::Registry;
 use rand::TryRng as _;
 use rand::rngs::SysRng;
+use service::http::Door;
+use service::tls::{Role, Tls, TlsError};
 use service::{Admin, RunError, Running};
 use store::Uploads;
 use tokio::net::TcpListener;
@@ -58,6 +60,8 @@ pub enum StartError {
     Backend(#[from] backend::Error),
     #[error(transparent)]
     Key(#[from] KeyFileError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error("uploads: {0}")]
     Uploads(#[from] store::DiskError),
     #[error("the system does not give {what}: {source}")]
@@ -78,6 +82,7 @@ pub async fn start(
 ) -> Result<Running, StartError> {
     config.validate()?;
     let me = config.member()?.clone();
+    let tls = Tls::open(&config.tls, Role::Origin, &shutdown).await?;
     let mut registry = Registry::default();
     service::telemetry::build_info(&mut registry);
     let metrics = Metrics::register(&mut registry);
@@ -103,6 +108,7 @@ pub async fn start(
         listener: listeners.peer,
         pieces: Arc::new(pieces),
         cluster: Arc::new(config.cluster.clone()),
+        tls: tls.clone(),
         metrics: peer::Metrics::register(&mut registry),
         key: Some(public),
         seed: SysRng
@@ -119,7 +125,8 @@ pub async fn start(
         seeder: Box::new(Seeder::new(node.clone(), Arc::clone(&recent))),
     };
     let router = http::router(Arc::new(doors));
-    let serving = service::http::serve(listeners.http, router, config.server, shutdown.clone());
+    let door = Door::of_cluster(listeners.http, &tls, &api::access::ORIGIN);
+    let serving = service::http::serve(door, router, config.server, shutdown.clone());
     let report = OriginReport {
         node: node.clone(),
         fetcher,

@@ -54,6 +54,10 @@ pub struct Config {
     /// How long storage may take to take a manifest, or the end of an upload.
     #[serde(with = "humantime_serde")]
     pub commit_wait: Duration,
+    /// Certificates towards the other parts of the cluster.
+    pub tls: service::tls::Config,
+    /// The certificate of the registry towards clients.
+    pub registry_tls: service::tls::RegistryConfig,
     pub server: service::http::Options,
     pub log: service::telemetry::Log,
 }
@@ -75,6 +79,8 @@ impl Config {
         if self.upload_secret.is_some() && self.upload_secret_file.is_some() {
             return Err(StartError::TwoSecrets);
         }
+        self.tls.validate()?;
+        self.registry_tls.validate()?;
         Ok(())
     }
 }
@@ -96,6 +102,8 @@ impl Default for Config {
             blob_wait: options.blob_wait,
             body_wait: options.body_wait,
             commit_wait: Duration::from_secs(120),
+            tls: service::tls::Config::default(),
+            registry_tls: service::tls::RegistryConfig::default(),
             server: service::http::Options::default(),
             log: service::telemetry::Log::default(),
         }

@@ -71,6 +71,7 @@ fn of_answer(body: &ErrorBody, error: &CallError, about: About<'_>) -> Error {
         },
         // What was asked was understood here: the other side is of another release, or wrong.
         ErrorCode::BadRequest
+        | ErrorCode::Forbidden
         | ErrorCode::NameInvalid
         | ErrorCode::TagInvalid
         | ErrorCode::Range => unexpected(),

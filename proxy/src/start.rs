@@ -11,6 +11,8 @@ use rand::TryRng as _;
 use rand::rngs::SysRng;
 use registry::{Pull, Push, UploadSecret, Writes};
 use serde_json::{Value, json};
+use service::http::Door;
+use service::tls::{self, Role, Tls, TlsError};
 use service::{Admin, Report, RunError, Running};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -40,6 +42,8 @@ pub enum StartError {
     SecretFile { path: PathBuf, source: io::Error },
     #[error("`upload_secret_file` {}: {source}", path.display())]
     Secret { path: PathBuf, source: SecretError },
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error("the system does not give {what}: {source}")]
     System {
         what: &'static str,
@@ -62,6 +66,8 @@ pub async fn start(
         source,
     })?;
     config.validate()?;
+    let tls = Tls::open(&config.tls, Role::Proxy, &shutdown).await?;
+    let registry_tls = tls::Registry::open(&config.registry_tls, &tls, &shutdown).await?;
     let secret = secret(&config).await?;
     let cluster = Arc::new(config.cluster.clone());
     let mut metrics = Registry::default();
@@ -79,7 +85,7 @@ pub async fn start(
         cluster: Arc::clone(&cluster),
         http_addr: addr.to_string(),
     };
-    let (pull, push) = clients(&config, &cluster);
+    let (pull, push) = clients(&config, &cluster, &tls);
     let router = registry::router(
         Arc::new(pull) as Arc<dyn Pull>,
         Writes::Here(
@@ -88,7 +94,8 @@ pub async fn start(
         ),
         options,
     );
-    let serving = service::http::serve(listeners.http, router, config.server, shutdown.clone());
+    let door = Door::of_registry(listeners.http, registry_tls);
+    let serving = service::http::serve(door, router, config.server, shutdown.clone());
     let name = config.name.to_string();
     let admin = Admin::new(name, metrics, Arc::new(report), shutdown);
     Ok(Running::new(admin, async move {
@@ -97,18 +104,20 @@ pub async fn start(
     }))
 }
 
-fn clients(config: &Config, cluster: &Arc<Cluster>) -> (ClusterPull, ClusterPush) {
+fn clients(config: &Config, cluster: &Arc<Cluster>, tls: &Tls) -> (ClusterPull, ClusterPush) {
     let wait = config.commit_wait;
-    let origins = Http::new(Limits {
+    let limits = Limits {
         commit: wait,
         ..Limits::default()
-    });
+    };
+    let origins = Http::to(Role::Origin, tls, limits);
     // One that does not answer leaves time to ask another one.
-    let index = Http::new(Limits {
+    let limits = Limits {
         answer: config.manifest_wait / 3,
         commit: wait / 2,
         ..Limits::default()
-    });
+    };
+    let index = Http::to(Role::BuildIndex, tls, limits);
     let origins = OriginClient::new(origins, Arc::clone(cluster));
     let index = BuildIndexClient::new(index, Arc::clone(cluster));
     let pull = ClusterPull::new(origins.clone(), index.clone());

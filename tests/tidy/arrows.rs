@@ -16,10 +16,10 @@ const ARROWS: &str = "
     sim: swarm
     store: torrent
     backend: oci
-    api: torrent hashring oci
-    peer: swarm api torrent
-    registry: oci
     service:
+    api: torrent hashring oci service
+    peer: swarm api torrent service
+    registry: oci
     fake-s3:
     agent: peer registry api store service
     origin: peer store backend api service

@@ -1,6 +1,7 @@
 //! Configuration of a tracker.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use api::{Cluster, Name, Tracker};
@@ -25,6 +26,10 @@ pub struct Config {
     /// absent, what peers say about blobs is passed on unchecked; they check it themselves.
     #[serde(with = "api::key_text")]
     pub cluster_key: Option<ClusterPublicKey>,
+    /// A file with it instead, as `shoal key new` makes it.
+    pub cluster_public_key_file: Option<PathBuf>,
+    /// Certificates towards agents and origins.
+    pub tls: service::tls::Config,
     /// Most sessions; more are refused.
     pub max_sessions: usize,
     /// Most messages that wait for one session. One that lets more pile up is closed. One announce
@@ -47,6 +52,8 @@ impl Config {
             return Err(StartError::NoOrigins);
         }
         self.member()?;
+        api::key_text::check(self.cluster_key, self.cluster_public_key_file.as_deref())?;
+        self.tls.validate()?;
         Ok(())
     }
 
@@ -72,6 +79,8 @@ impl Default for Config {
             admin_addr: local(5083),
             cluster: Cluster::default(),
             cluster_key: None,
+            cluster_public_key_file: None,
+            tls: service::tls::Config::default(),
             max_sessions: 32_768,
             max_queued_messages: 16_384,
             write_timeout: Duration::from_secs(30),

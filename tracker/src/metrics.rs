@@ -46,7 +46,7 @@ pub(crate) enum Reason {
     Garbage,
     /// It did not take what was sent to it.
     Behind,
-    /// There were too many.
+    /// There were too many, or its certificate is not one of the cluster, or of another role.
     Refused,
 }
 

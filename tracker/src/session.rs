@@ -6,11 +6,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::access::{Impostor, check_hello};
 use bytes::{Buf as _, BytesMut};
+use service::tls::{Caller, ConnectError, ReadHalf, Tls, WriteHalf, is_tls_record};
 use swarm::wire::{self, MAX_SMALL_FRAME_BYTES, WireError};
 use swarm::{Message, SessionId};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -36,6 +37,7 @@ pub(crate) struct Limits {
 /// Accepts sessions until shutdown, and ends them all then.
 pub(crate) async fn accept(
     listener: TcpListener,
+    tls: Tls,
     limits: Limits,
     events: mpsc::Sender<Event>,
     metrics: Metrics,
@@ -63,7 +65,7 @@ pub(crate) async fn accept(
             metrics: metrics.clone(),
             _permit: permit,
         };
-        sessions.spawn(session.run(socket, shutdown.child_token()));
+        sessions.spawn(session.run(socket, tls.clone(), shutdown.child_token()));
     }
     drop(listener);
     sessions.close();
@@ -81,6 +83,12 @@ enum SessionError {
     Stuck,
     #[error("the tracker ends")]
     Over,
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error("it speaks TLS; set `tls` in the configuration of this tracker too, or in none")]
+    Tls,
+    #[error(transparent)]
+    Impostor(#[from] Impostor),
 }
 
 struct Session {
@@ -93,9 +101,14 @@ struct Session {
 }
 
 impl Session {
-    async fn run(self, socket: TcpStream, cut: CancellationToken) {
+    async fn run(self, socket: TcpStream, tls: Tls, cut: CancellationToken) {
         let session = self.id.0;
         let _ = socket.set_nodelay(true);
+        let (socket, caller) = match cut.run_until_cancelled(tls.accept(socket)).await {
+            Some(Ok(accepted)) => accepted,
+            Some(Err(error)) => return self.report(&error.into()),
+            None => return,
+        };
         let (read_half, write_half) = socket.into_split();
         let (queue, outgoing) = mpsc::channel(self.limits.max_queued_messages.max(1));
         let opened = Event::Opened(
@@ -115,7 +128,7 @@ impl Session {
                 // The queue ends where the announcer gave it up; this side only keeps it open.
                 let _queue = queue;
                 tokio::select! {
-                    end = self.read(read_half) => end,
+                    end = self.read(read_half, caller) => end,
                     end = self.write(write_half, outgoing) => end,
                 }
             })
@@ -128,13 +141,16 @@ impl Session {
         }
     }
 
-    async fn read(&self, socket: OwnedReadHalf) -> Result<Infallible, SessionError> {
+    async fn read(&self, socket: ReadHalf, caller: Caller) -> Result<Infallible, SessionError> {
         let mut reader = Reader {
             socket,
             buffer: BytesMut::new(),
         };
         loop {
             let message = reader.message().await?;
+            if let Message::Hello { me, .. } = &message {
+                check_hello(caller, me)?;
+            }
             let received = Event::Received(self.id, Box::new(message));
             let sent = self.events.send(received).await;
             sent.map_err(|_| SessionError::Over)?;
@@ -143,7 +159,7 @@ impl Session {
 
     async fn write(
         &self,
-        mut socket: OwnedWriteHalf,
+        mut socket: WriteHalf,
         mut outgoing: mpsc::Receiver<Message>,
     ) -> Result<Infallible, SessionError> {
         let mut batch = Vec::new();
@@ -155,7 +171,11 @@ impl Session {
             for message in batch.drain(..) {
                 wire::encode(&message, &mut bytes);
             }
-            let write = socket.write_all(&bytes);
+            let write = async {
+                socket.write_all(&bytes).await?;
+                // What TLS still holds goes too; plaintext holds nothing.
+                socket.flush().await
+            };
             let written = tokio::time::timeout(self.limits.write_timeout, write).await;
             written.map_err(|_| SessionError::Stuck)??;
             bytes.clear();
@@ -168,13 +188,18 @@ impl Session {
         let reason = match error {
             SessionError::Io(_) | SessionError::Over => Reason::Gone,
             SessionError::Wire(_) => Reason::Garbage,
+            SessionError::Connect(error) if error.is_departure() => Reason::Gone,
+            SessionError::Connect(_) | SessionError::Tls | SessionError::Impostor(_) => {
+                Reason::Refused
+            }
             SessionError::Stuck => Reason::Behind,
         };
         self.metrics.end(reason);
         match reason {
-            Reason::Gone | Reason::Closed | Reason::Refused => {
+            Reason::Gone | Reason::Closed => {
                 tracing::debug!(session, %addr, %error, "session ended");
             }
+            Reason::Refused => tracing::warn!(session, %addr, %error, "refusing a session"),
             Reason::Garbage | Reason::Behind => {
                 tracing::warn!(session, %addr, %error, "closing a session");
             }
@@ -184,13 +209,16 @@ impl Session {
 
 /// Takes messages off a socket.
 struct Reader {
-    socket: OwnedReadHalf,
+    socket: ReadHalf,
     buffer: BytesMut,
 }
 
 impl Reader {
     async fn message(&mut self) -> Result<Message, SessionError> {
         loop {
+            if is_tls_record(&self.buffer) {
+                return Err(SessionError::Tls);
+            }
             check_length(&self.buffer)?;
             if let Some((message, length)) = wire::decode(&self.buffer)? {
                 self.buffer.advance(length);

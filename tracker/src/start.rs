@@ -3,9 +3,11 @@
 use std::io;
 use std::sync::Arc;
 
+use api::key_text::{self, PublicKeyError};
 use prometheus_client::registry::Registry;
 use rand::TryRng as _;
 use rand::rngs::SysRng;
+use service::tls::{Role as TlsRole, Tls, TlsError};
 use service::{Admin, Running};
 use swarm::Tracker;
 use swarm::tracker::Policy;
@@ -47,6 +49,10 @@ pub enum StartError {
     Listener(io::Error),
     #[error("the system gives no random numbers: {0}")]
     Random(String),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
+    Key(#[from] PublicKeyError),
 }
 
 /// Starts a tracker. It ends some time after shutdown was asked for.
@@ -61,10 +67,12 @@ pub async fn start(
     config.peer_addr = listeners.peer.local_addr().map_err(StartError::Listener)?;
     config.validate()?;
     let advertised = config.member()?.peer.to_shared();
-    if config.cluster_key.is_none() {
+    let tls = Tls::open(&config.tls, TlsRole::Tracker, &shutdown).await?;
+    let key = key_text::load(config.cluster_key, config.cluster_public_key_file.as_deref()).await?;
+    if key.is_none() {
         tracing::warn!(
-            "there is no cluster_key: what peers say about blobs is passed on unchecked; write the \
-             public key there that the origins print"
+            "there is neither cluster_key nor cluster_public_key_file: what peers say about blobs \
+             is passed on unchecked; write the public key there that the origins print"
         );
     }
     let mut id = [0; 20];
@@ -80,7 +88,7 @@ pub async fn start(
             zone: "".into(),
             addr: advertised,
         },
-        key: config.cluster_key,
+        key,
         policy: Policy::default(),
     };
     let cluster = config.cluster.clone();
@@ -106,7 +114,7 @@ pub async fn start(
     let announcer = Announcer::new(tracker, metrics.clone());
     tracing::info!(%addr, "the tracker listens");
     Ok(Running::new(admin, async move {
-        let sessions = session::accept(listeners.peer, limits, events, metrics, shutdown);
+        let sessions = session::accept(listeners.peer, tls, limits, events, metrics, shutdown);
         // The announcer ends when no session can send to it any more.
         tokio::join!(sessions, announcer.run(incoming));
         Ok(())

@@ -40,6 +40,7 @@ async fn bench() -> Bench {
         listener,
         pieces: Arc::new(CachedPieces::new(Arc::clone(&cache))),
         cluster: Arc::clone(&cluster) as _,
+        tls: service::tls::Tls::plain(),
         metrics: peer::Metrics::default(),
         key: Some(public),
         seed: 1,

@@ -1,6 +1,8 @@
 //! Calls between services: connections that are kept, a deadline for each call, and who is asked
 //! first where several can answer.
 
+mod secure;
+
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
@@ -14,8 +16,10 @@ use parking_lot::Mutex;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Method, RequestBuilder, Response};
 use serde::de::DeserializeOwned;
+use service::tls::{Role, Tls};
 use tokio::sync::watch;
 
+use self::secure::Secure;
 use crate::error::{ErrorBody, ErrorCode};
 use crate::members::Addr;
 
@@ -26,6 +30,9 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'~')
     .remove(b':');
+
+/// How long a connection is kept that nobody uses.
+const IDLE: Duration = Duration::from_secs(20);
 
 /// Bytes of a blob in order.
 pub type BlobStream = BoxStream<'static, io::Result<Bytes>>;
@@ -130,11 +137,13 @@ impl CallError {
 #[derive(Clone, Debug)]
 pub struct Http {
     client: reqwest::Client,
+    /// Sends what the other one made, where there are certificates.
+    secure: Option<Secure>,
     limits: Limits,
 }
 
 impl Http {
-    /// Makes a client that has no connections yet.
+    /// Makes a client of plaintext that has no connections yet.
     ///
     /// # Panics
     /// Where the system has no resources for a client at all.
@@ -145,12 +154,30 @@ impl Http {
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(limits.connect)
-            .pool_idle_timeout(Duration::from_secs(20))
+            .pool_idle_timeout(IDLE)
             .tcp_nodelay(true)
             .user_agent(concat!("shoal/", env!("CARGO_PKG_VERSION")))
             .build()
             .expect("a client without TLS needs nothing of the system");
-        Self { client, limits }
+        Self {
+            client,
+            secure: None,
+            limits,
+        }
+    }
+
+    /// As [`Self::new`], over TLS where this process has certificates. Whoever is called must have
+    /// the role `expected` then.
+    ///
+    /// # Panics
+    /// As [`Self::new`].
+    #[must_use]
+    pub fn to(expected: Role, tls: &Tls, limits: Limits) -> Self {
+        let secure = !tls.is_plain();
+        Self {
+            secure: secure.then(|| Secure::new(tls.clone(), expected, &limits)),
+            ..Self::new(limits)
+        }
     }
 
     #[must_use]
@@ -180,10 +207,19 @@ impl Http {
         request: RequestBuilder,
         patience: Duration,
     ) -> Result<Response, CallError> {
-        let response = tokio::time::timeout(patience, request.send()).await;
-        let response = response
-            .map_err(|_| timeout(member, patience))?
-            .map_err(|error| failed(member, &error, patience))?;
+        let sent = async {
+            let Some(secure) = &self.secure else {
+                let sent = request.send().await;
+                return sent.map_err(|error| failed(member, &error, patience));
+            };
+            let sent = secure.send(request).await;
+            sent.map_err(|reason| CallError::Unreachable {
+                member: member.clone(),
+                reason,
+            })
+        };
+        let response = tokio::time::timeout(patience, sent).await;
+        let response = response.map_err(|_| timeout(member, patience))??;
         if response.status().is_success() {
             return Ok(response);
         }

@@ -17,6 +17,8 @@ pub enum ErrorCode {
     DigestInvalid,
     /// No space is left for it.
     DiskFull,
+    /// The caller's certificate is of a role that may not do this.
+    Forbidden,
     /// A mistake of the service.
     Internal,
     /// The manifest names blobs that are not in the repository: [`ErrorBody::missing`].
@@ -52,12 +54,13 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All codes.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::BadRequest,
         Self::BlobUnknown,
         Self::Body,
         Self::DigestInvalid,
         Self::DiskFull,
+        Self::Forbidden,
         Self::Internal,
         Self::ManifestBlobUnknown,
         Self::ManifestInvalid,
@@ -89,6 +92,7 @@ impl ErrorCode {
             Self::BlobUnknown | Self::ManifestUnknown | Self::NameUnknown | Self::UploadUnknown => {
                 404
             }
+            Self::Forbidden => 403,
             Self::TooLarge => 413,
             Self::Offset | Self::Range => 416,
             Self::TooManyUploads => 429,
@@ -105,6 +109,7 @@ impl ErrorCode {
             Self::BadRequest
             | Self::BlobUnknown
             | Self::DigestInvalid
+            | Self::Forbidden
             | Self::ManifestBlobUnknown
             | Self::ManifestInvalid
             | Self::ManifestUnknown

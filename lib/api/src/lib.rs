@@ -7,6 +7,7 @@
 //! Every call has a deadline. A call that may be repeated without harm is repeated at another
 //! member of the ring where one does not answer.
 
+pub mod access;
 pub mod agent;
 pub mod build_index;
 pub mod client;

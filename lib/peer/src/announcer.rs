@@ -4,17 +4,18 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::access::{Impostor, check_hello};
 use bytes::{Buf as _, BytesMut};
+use service::tls::{ReadHalf, WriteHalf, is_tls_record};
 use swarm::Message;
 use swarm::message::VERSION;
 use swarm::wire::{self, WireError};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use torrent::Role;
 
+use crate::dial::{DialError, dial};
 use crate::driver::Event;
 use crate::node::Inner;
 
@@ -43,8 +44,8 @@ pub(crate) enum SessionEvent {
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
 enum SessionError {
-    #[error("cannot connect within {} s", .0.as_secs_f32())]
-    ConnectTimeout(Duration),
+    #[error(transparent)]
+    Dial(#[from] DialError),
     #[error(transparent)]
     Io(#[from] io::Error),
     #[error(transparent)]
@@ -57,6 +58,10 @@ enum SessionError {
     Behind,
     #[error("this is no tracker; check the addresses of the trackers in the configuration")]
     NoTracker,
+    #[error("the tracker speaks TLS; set `tls` in the configuration of this process too")]
+    Tls,
+    #[error(transparent)]
+    Impostor(#[from] Impostor),
 }
 
 /// Keeps a session with a tracker until the node stops.
@@ -106,10 +111,7 @@ impl Session {
 
     async fn run(&self, is_up: &mut bool) -> Result<std::convert::Infallible, SessionError> {
         let patience = self.node.config.connect_timeout;
-        let connecting = TcpStream::connect(&*self.addr);
-        let socket = tokio::time::timeout(patience, connecting).await;
-        let socket = socket.map_err(|_| SessionError::ConnectTimeout(patience))??;
-        socket.set_nodelay(true)?;
+        let (socket, caller) = dial(&self.node, &self.addr, Role::Tracker).await?;
         let (read_half, mut write_half) = socket.into_split();
         let me = self.node.me.clone();
         let hello = Message::Hello {
@@ -123,9 +125,13 @@ impl Session {
         };
         let hello = tokio::time::timeout(HELLO_TIMEOUT, reader.message()).await;
         let hello = hello.map_err(|_| SessionError::Silent)??;
-        if !matches!(hello, Message::Hello { me, .. } if me.role == Role::Tracker) {
+        let Message::Hello { me, .. } = &hello else {
+            return Err(SessionError::NoTracker);
+        };
+        if me.role != Role::Tracker {
             return Err(SessionError::NoTracker);
         }
+        check_hello(caller, me)?;
         *is_up = true;
         tracing::info!(tracker = %self.addr, "session with a tracker");
         let (queue, outgoing) = mpsc::channel(MAX_QUEUED);
@@ -168,7 +174,7 @@ impl Session {
 
     async fn write(
         &self,
-        mut socket: OwnedWriteHalf,
+        mut socket: WriteHalf,
         mut outgoing: mpsc::Receiver<Message>,
     ) -> Result<std::convert::Infallible, SessionError> {
         let mut batch = Vec::new();
@@ -187,7 +193,7 @@ impl Session {
 }
 
 async fn send(
-    socket: &mut OwnedWriteHalf,
+    socket: &mut WriteHalf,
     messages: &[Message],
     patience: Duration,
 ) -> Result<(), SessionError> {
@@ -195,18 +201,25 @@ async fn send(
     for message in messages {
         wire::encode(message, &mut bytes);
     }
-    let written = tokio::time::timeout(patience, socket.write_all(&bytes)).await;
+    let written = async {
+        socket.write_all(&bytes).await?;
+        socket.flush().await
+    };
+    let written = tokio::time::timeout(patience, written).await;
     Ok(written.map_err(|_| SessionError::Silent)??)
 }
 
 struct Reader {
-    socket: OwnedReadHalf,
+    socket: ReadHalf,
     buffer: BytesMut,
 }
 
 impl Reader {
     async fn message(&mut self) -> Result<Message, SessionError> {
         loop {
+            if is_tls_record(&self.buffer) {
+                return Err(SessionError::Tls);
+            }
             if let Some((message, length)) = wire::decode(&self.buffer)? {
                 if matches!(message, Message::Data { .. }) {
                     return Err(SessionError::NoTracker);

@@ -9,8 +9,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use bytes::Bytes;
+use service::tls::{Caller, Stream};
 use swarm::{ConnId, Message, Priority, RequestId};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use torrent::{Peer, Role};
@@ -88,7 +88,7 @@ impl Connection {
     pub(crate) fn start(
         node: &Arc<Inner>,
         conn: ConnId,
-        socket: TcpStream,
+        (socket, caller): (Stream, Caller),
         events: &mpsc::Sender<Event>,
     ) -> Self {
         if let Err(error) = socket.set_nodelay(true) {
@@ -103,7 +103,7 @@ impl Connection {
         let reader = ReadSide::new(
             Arc::clone(node),
             conn,
-            read_half,
+            (read_half, caller),
             Arc::clone(&expected),
             Arc::clone(&known),
             events.clone(),

@@ -11,9 +11,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use service::tls::{Caller, Stream};
 use swarm::event::Found;
 use swarm::{ConnId, Failure, Input, Message, RequestId, Swarm, Time};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use torrent::{Bitfield, ClusterPublicKey, Description, Peer, PieceIndex, SignedCv, SwarmName};
@@ -29,16 +30,15 @@ use crate::sessions::Sessions;
 const MAX_EVENTS: usize = 1024;
 /// Events and commands that are taken together before the outputs are.
 const MAX_BATCH: usize = 64;
-/// Pause after a failed accept (out of file descriptors).
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What tasks tell the driver.
 #[derive(Debug)]
 pub(crate) enum Event {
-    Accepted(TcpStream),
+    Accepted(Stream, Caller),
     Connected {
         peer: Peer,
-        socket: TcpStream,
+        socket: Stream,
+        caller: Caller,
     },
     ConnectFailed {
         peer: Peer,
@@ -146,7 +146,7 @@ impl Driver {
     }
 
     pub(crate) async fn run(mut self, listener: TcpListener) {
-        let accepting = accept(Arc::clone(&self.node), listener, self.sender.clone());
+        let accepting = connections::accept(Arc::clone(&self.node), listener, self.sender.clone());
         self.node.tasks.spawn(accepting);
         for (tracker, addr) in self.sessions.addrs().into_iter().enumerate() {
             let (node, events) = (Arc::clone(&self.node), self.sender.clone());
@@ -225,8 +225,12 @@ impl Driver {
 
     fn happened(&mut self, event: Event) {
         match event {
-            Event::Accepted(socket) => self.connected(None, socket),
-            Event::Connected { peer, socket } => self.connected(Some(peer), socket),
+            Event::Accepted(socket, caller) => self.connected(None, (socket, caller)),
+            Event::Connected {
+                peer,
+                socket,
+                caller,
+            } => self.connected(Some(peer), (socket, caller)),
             Event::ConnectFailed { peer } => self.tell(Input::ConnectFailed { peer: peer.id }),
             Event::Closed { conn, why } => self.closed(conn, &why),
             Event::Received { conn, message } => {
@@ -430,22 +434,4 @@ impl Driver {
         torrent.describe(description);
         self.tell(Input::Grown { description });
     }
-}
-
-async fn accept(node: Arc<Inner>, listener: TcpListener, events: mpsc::Sender<Event>) {
-    let stop = node.stop.clone();
-    let accepting = async {
-        loop {
-            match listener.accept().await {
-                Ok((socket, _)) => {
-                    let _ = events.send(Event::Accepted(socket)).await;
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection of a peer");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
-    };
-    stop.run_until_cancelled::<_>(accepting).await;
 }

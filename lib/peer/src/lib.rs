@@ -7,6 +7,7 @@ mod buffers;
 mod cluster;
 mod config;
 mod connection;
+mod dial;
 mod driver;
 mod jobs;
 mod kept;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::RwLock;
+use service::tls::Tls;
 use swarm::event::Found;
 use swarm::{Failure, Priority, ReaderId};
 use tokio::net::TcpListener;
@@ -41,6 +42,8 @@ pub struct Setup {
     pub listener: TcpListener,
     pub pieces: Arc<dyn Pieces>,
     pub cluster: Arc<dyn Cluster>,
+    /// How it speaks to peers and trackers.
+    pub tls: Tls,
     pub metrics: Metrics,
     /// Where given, descriptions that this key did not sign are refused before storage sees them.
     pub key: Option<torrent::ClusterPublicKey>,
@@ -60,6 +63,7 @@ pub(crate) struct Inner {
     pub(crate) me: Peer,
     pub(crate) pieces: Arc<dyn Pieces>,
     pub(crate) cluster: Arc<dyn Cluster>,
+    pub(crate) tls: Tls,
     pub(crate) metrics: Metrics,
     pub(crate) kept: Kept,
     pub(crate) buffers: Buffers,
@@ -160,6 +164,7 @@ impl Node {
             listener,
             pieces,
             cluster,
+            tls,
             metrics,
             key,
             seed,
@@ -175,6 +180,7 @@ impl Node {
             me,
             pieces,
             cluster,
+            tls,
             metrics,
             torrents: RwLock::default(),
             stop: CancellationToken::new(),

@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use oci::Digest;
+use service::tls::Tls;
 use swarm::{Found, Priority};
 use tokio::net::TcpListener;
 use torrent::{
@@ -119,6 +120,7 @@ fn start(me: Peer, listener: TcpListener, cluster: &Lists, config: Config, seed:
         listener,
         pieces: pieces.clone(),
         cluster: Arc::new(cluster.clone()),
+        tls: Tls::plain(),
         metrics: Metrics::default(),
         key: Some(key().public()),
         seed,

@@ -159,10 +159,10 @@ impl Connection {
         };
         match opened {
             Ok((socket, guard)) => self.answer(socket, guard, router).await,
-            Err(error) => {
-                let addr = self.addr;
-                tracing::warn!(%addr, %error, "a connection was refused");
+            Err(error) if error.is_departure() => {
+                tracing::debug!(addr = %self.addr, %error, "a connection broke off");
             }
+            Err(error) => tracing::warn!(addr = %self.addr, %error, "refusing a connection"),
         }
     }
 

@@ -176,6 +176,8 @@ impl Swarm {
 
     /// Takes the HELLO of the other side (§2.2).
     pub(crate) fn introduced(&mut self, now: Time, conn: ConnId, version: u16, peer: Peer) {
+        // Ids of origins can be derived by everybody; what a partner says is believed.
+        let is_impostor = peer.role != Role::Origin && self.is_partner(&peer.id);
         let Some(connection) = self.conns.get_mut(&conn) else {
             return;
         };
@@ -184,6 +186,10 @@ impl Swarm {
         }
         if version == 0 || peer.role == Role::Tracker {
             return self.close(now, conn, CloseReason::Protocol("not a peer of ours"));
+        }
+        if is_impostor {
+            let reason = CloseReason::Protocol("the id of an origin, and no origin");
+            return self.close(now, conn, reason);
         }
         let expected = connection.expected;
         if peer.id == self.config.me.id {

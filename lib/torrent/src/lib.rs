@@ -11,7 +11,7 @@ pub mod piece;
 pub mod tree;
 
 pub use bitfield::Bitfield;
-pub use key::{ClusterKey, ClusterPublicKey, Signature};
+pub use key::{ClusterKey, ClusterPublicKey, KeyError, Signature};
 pub use metainfo::{
     Description, Generation, GrowingMetaInfo, MetaInfo, MetaInfoError, SignedCv, Summary,
 };

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use api::access::{Impostor, check_hello};
 use bytes::{Buf as _, BufMut as _, BytesMut};
+use service::tls::{Caller, ReadHalf, is_tls_record};
 use swarm::wire::{self, WireError};
 use swarm::{ConnId, Message, RequestId};
 use tokio::io::AsyncReadExt as _;
-use tokio::net::tcp::OwnedReadHalf;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -42,13 +43,19 @@ pub(crate) enum ReadEnd {
     NoHello,
     #[error("{0}")]
     Protocol(&'static str),
+    #[error("it speaks TLS; set `tls` in the configuration of this process too, or in none")]
+    Tls,
+    #[error(transparent)]
+    Impostor(#[from] Impostor),
 }
 
 /// Reads one connection to its end.
 pub(super) struct ReadSide {
     node: Arc<Inner>,
     conn: ConnId,
-    socket: OwnedReadHalf,
+    socket: ReadHalf,
+    /// Who is at the other end, as far as its certificate tells.
+    caller: Caller,
     buffer: BytesMut,
     is_stranger: bool,
     expected: Arc<Expected>,
@@ -60,7 +67,7 @@ impl ReadSide {
     pub(super) fn new(
         node: Arc<Inner>,
         conn: ConnId,
-        socket: OwnedReadHalf,
+        (socket, caller): (ReadHalf, Caller),
         expected: Arc<Expected>,
         known: Arc<Known>,
         events: mpsc::Sender<Event>,
@@ -69,6 +76,7 @@ impl ReadSide {
             node,
             conn,
             socket,
+            caller,
             buffer: BytesMut::with_capacity(READ_BYTES),
             is_stranger: true,
             expected,
@@ -82,6 +90,9 @@ impl ReadSide {
             return;
         };
         let conn = self.conn;
+        if let ReadEnd::Tls | ReadEnd::Impostor(_) = &end {
+            tracing::warn!(conn = conn.0, %end, "refusing a peer");
+        }
         let why = end.to_string();
         let _ = self.events.send(Event::Closed { conn, why }).await;
     }
@@ -126,6 +137,7 @@ impl ReadSide {
 
     async fn take(&mut self, message: Message) -> Result<(), ReadEnd> {
         if let Message::Hello { me, .. } = &message {
+            check_hello(self.caller, me)?;
             // A second one is for the swarm to refuse.
             let _ = self.known.peer.set(me.clone());
         }
@@ -257,14 +269,17 @@ impl ReadSide {
 }
 
 /// Refuses a first frame that no HELLO can have, before it is buffered.
-fn check_first(bytes: &[u8]) -> Result<(), WireError> {
+fn check_first(bytes: &[u8]) -> Result<(), ReadEnd> {
+    if is_tls_record(bytes) {
+        return Err(ReadEnd::Tls);
+    }
     let length = bytes
         .first_chunk::<4>()
         .map_or(0, |raw| u32::from_be_bytes(*raw));
     let length = usize::try_from(length).unwrap_or(usize::MAX);
     let limit = MAX_FIRST_FRAME_BYTES;
     if length > limit {
-        return Err(WireError::TooLong { length, limit });
+        return Err(WireError::TooLong { length, limit }.into());
     }
     Ok(())
 }

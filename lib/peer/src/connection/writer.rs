@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::{Buf, Bytes};
+use service::tls::WriteHalf;
 use swarm::{ConnId, Message, wire};
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -24,7 +24,7 @@ const MAX_CONTROL_BYTES: usize = 64 * 1024;
 pub(super) struct WriteSide {
     node: Arc<Inner>,
     conn: ConnId,
-    socket: OwnedWriteHalf,
+    socket: WriteHalf,
     queue: mpsc::Receiver<Outgoing>,
     known: Arc<Known>,
     events: mpsc::Sender<Event>,
@@ -38,7 +38,7 @@ impl WriteSide {
     pub(super) fn new(
         node: Arc<Inner>,
         conn: ConnId,
-        socket: OwnedWriteHalf,
+        socket: WriteHalf,
         queue: mpsc::Receiver<Outgoing>,
         known: Arc<Known>,
         events: mpsc::Sender<Event>,
@@ -150,8 +150,12 @@ impl WriteSide {
 
     async fn write_all(&mut self, mut bytes: impl Buf) -> io::Result<()> {
         let patience = self.node.config.write_timeout;
-        let written = tokio::time::timeout(patience, self.socket.write_all_buf(&mut bytes)).await;
-        match written {
+        let written = async {
+            self.socket.write_all_buf(&mut bytes).await?;
+            // What TLS still holds goes too; plaintext holds nothing.
+            self.socket.flush().await
+        };
+        match tokio::time::timeout(patience, written).await {
             Ok(written) => written,
             Err(_) => Err(io::Error::new(
                 io::ErrorKind::TimedOut,

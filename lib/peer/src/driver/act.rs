@@ -5,11 +5,10 @@ use std::sync::atomic::Ordering;
 
 use swarm::message::{Announce, Target};
 use swarm::{CloseReason, ConnId, Failure, Input, Message, Output};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use torrent::{Peer, SwarmName};
 
-use super::{Driver, Event};
+use super::{Driver, Event, connections};
 use crate::connection::{Asked, Outgoing};
 use crate::jobs::{self, Requested};
 use crate::node::Inner;
@@ -155,23 +154,7 @@ impl Driver {
 
     fn connect(&self, peer: Peer) {
         let (node, events) = self.for_job();
-        let connecting = async move {
-            let patience = node.config.connect_timeout;
-            let socket = tokio::time::timeout(patience, TcpStream::connect(&*peer.addr)).await;
-            let event = match socket {
-                Ok(Ok(socket)) => Event::Connected { peer, socket },
-                Ok(Err(error)) => {
-                    tracing::debug!(peer = %peer.addr, %error, "cannot connect to a peer");
-                    Event::ConnectFailed { peer }
-                }
-                Err(_) => {
-                    tracing::debug!(peer = %peer.addr, ?patience, "a peer does not answer");
-                    Event::ConnectFailed { peer }
-                }
-            };
-            let _ = events.send(event).await;
-        };
-        self.spawn(connecting);
+        self.spawn(connections::connect(node, peer, events));
     }
 
     fn close(&mut self, conn: ConnId, reason: CloseReason) {

@@ -1,14 +1,23 @@
 //! Connections that come and go.
 
+use std::sync::Arc;
+
+use service::tls::{Caller, Stream};
 use swarm::{ConnId, Input};
-use tokio::net::TcpStream;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc};
 use torrent::Peer;
 
-use super::Driver;
+use super::{Driver, Event};
 use crate::connection::Connection;
+use crate::dial::{DialError, dial};
+use crate::node::Inner;
+
+/// Accepted connections whose handshake has not ended. Further ones wait in the kernel's queue.
+const MAX_HANDSHAKES: usize = 64;
 
 impl Driver {
-    pub(super) fn connected(&mut self, peer: Option<Peer>, socket: TcpStream) {
+    pub(super) fn connected(&mut self, peer: Option<Peer>, socket: (Stream, Caller)) {
         if self.conns.len() >= self.node.config.max_connections {
             tracing::warn!(
                 limit = self.node.config.max_connections,
@@ -46,4 +55,63 @@ impl Driver {
         let count = i64::try_from(self.conns.len()).unwrap_or(i64::MAX);
         self.node.metrics.connections.set(count);
     }
+}
+
+/// Accepts connections of peers until the node stops.
+pub(super) async fn accept(node: Arc<Inner>, listener: TcpListener, events: mpsc::Sender<Event>) {
+    let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
+    let stop = node.stop.clone();
+    let accepting = async {
+        loop {
+            let (socket, addr) = service::http::accept(&listener).await;
+            if node.tls.is_plain() {
+                let accepted = Event::Accepted(socket.into(), Caller::Anybody);
+                let _ = events.send(accepted).await;
+                continue;
+            }
+            let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await else {
+                return;
+            };
+            let (tls, events) = (node.tls.clone(), events.clone());
+            let accepting = async move {
+                match tls.accept(socket).await {
+                    Ok((socket, caller)) => {
+                        let _ = events.send(Event::Accepted(socket, caller)).await;
+                    }
+                    Err(error) if error.is_departure() => {
+                        tracing::debug!(%addr, %error, "a connection broke off");
+                    }
+                    Err(error) => tracing::warn!(%addr, %error, "refusing a peer"),
+                }
+                drop(permit);
+            };
+            let stop = stop.clone();
+            let accepting = async move { stop.run_until_cancelled_owned(accepting).await };
+            node.tasks.spawn(accepting);
+        }
+    };
+    stop.run_until_cancelled(accepting).await;
+}
+
+/// Connects to a peer, and tells what came of it.
+pub(super) async fn connect(node: Arc<Inner>, peer: Peer, events: mpsc::Sender<Event>) {
+    let event = match dial(&node, &peer.addr, peer.role).await {
+        Ok((socket, caller)) => Event::Connected {
+            peer,
+            socket,
+            caller,
+        },
+        Err(error) => {
+            match &error {
+                DialError::Refused(_) => {
+                    tracing::warn!(peer = %peer.addr, %error, "this is not the peer it should be");
+                }
+                DialError::Timeout(_) | DialError::Io(_) => {
+                    tracing::debug!(peer = %peer.addr, %error, "cannot connect to a peer");
+                }
+            }
+            Event::ConnectFailed { peer }
+        }
+    };
+    let _ = events.send(event).await;
 }

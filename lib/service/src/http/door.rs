@@ -99,7 +99,10 @@ async fn begins_tls(socket: &TcpStream) -> Result<bool, ConnectError> {
     let mut first = [0];
     let peek = tokio::time::timeout(HANDSHAKE_TIMEOUT, socket.peek(&mut first));
     let count = peek.await.map_err(|_| ConnectError::Timeout)??;
-    Ok(count > 0 && first[0] == TLS_HANDSHAKE)
+    if count == 0 {
+        return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+    }
+    Ok(first[0] == TLS_HANDSHAKE)
 }
 
 /// Returns the socket of a client that speaks TLS; one that does not is told so, in its own words.

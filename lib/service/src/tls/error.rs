@@ -50,6 +50,22 @@ pub enum ConnectError {
     Timeout,
 }
 
+impl ConnectError {
+    /// Returns whether the other side just went, as one does who only looks whether a port is open.
+    #[must_use]
+    pub fn is_departure(&self) -> bool {
+        match self {
+            Self::Io(error) => matches!(
+                error.kind(),
+                io::ErrorKind::UnexpectedEof
+                    | io::ErrorKind::ConnectionReset
+                    | io::ErrorKind::BrokenPipe
+            ),
+            Self::Timeout => false,
+        }
+    }
+}
+
 impl From<ConnectError> for io::Error {
     fn from(error: ConnectError) -> Self {
         match error {

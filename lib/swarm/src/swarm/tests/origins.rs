@@ -169,6 +169,29 @@ fn slots_of_busy_agents_are_lent_while_the_wire_is_idle() {
 }
 
 #[test]
+fn nobody_takes_the_id_of_a_partner() {
+    let mut alone = seeder(64);
+    alone.tell(Input::Partners(vec![origin(2)]));
+    let partner = alone.meet(origin(2));
+    let version = VERSION;
+    for number in [2, 3] {
+        let conn = ConnId(100 + u64::from(number));
+        let expected = None;
+        alone.tell(Input::Connected { conn, expected });
+        let me = agent(number);
+        let outputs = alone.hear(conn, Message::Hello { version, me });
+        let refused = CloseReason::Protocol("the id of an origin, and no origin");
+        let expected = if number == 2 {
+            vec![(conn, refused)]
+        } else {
+            Vec::new()
+        };
+        assert_eq!(closes(&outputs), expected);
+    }
+    assert!(alone.swarm.is_partner_conn(partner), "it is still there");
+}
+
+#[test]
 fn owners_split_the_blob_by_runs_and_help_each_other_from_the_end() {
     let mut alone = seeder(64);
     let partner = origin(2);
