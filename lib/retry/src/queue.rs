@@ -108,10 +108,11 @@ impl Queue {
         Ok(())
     }
 
-    /// Returns whether there is a task of this key.
+    /// Returns the value of a task; `None` where there is none of this key.
     #[must_use]
-    pub fn contains(&self, key: &[u8]) -> bool {
-        self.state.lock().tasks.contains_key(key)
+    pub fn value(&self, key: &[u8]) -> Option<Bytes> {
+        let state = self.state.lock();
+        state.tasks.get(key).map(|task| task.value.clone())
     }
 
     #[must_use]
