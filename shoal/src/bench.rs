@@ -1,0 +1,82 @@
+//! `shoal bench`: figures of a cluster of processes on this machine.
+
+use anyhow::Context as _;
+use bench::{Place, SmallPlan, Storage, SwarmPlan};
+use serde::Serialize;
+
+use crate::cli::{Bench, BenchBackend, BenchPlace, BenchSwarm};
+use crate::output;
+
+/// Measures, and prints what came of it.
+///
+/// # Errors
+/// A part that does not start or ends, a pull or push that fails.
+pub(crate) async fn run(what: Bench) -> anyhow::Result<()> {
+    match what {
+        Bench::Swarm(flags) => {
+            let report = bench::swarm(&place(&flags.place)?, &plan(&flags)).await?;
+            print(&report, flags.place.json)
+        }
+        Bench::Push {
+            size,
+            origins,
+            place: flags,
+        } => {
+            let report = bench::push(&place(&flags)?, origins, size.as_u64()).await?;
+            print(&report, flags.json)
+        }
+        Bench::Small {
+            blobs,
+            size,
+            agents,
+            place: flags,
+        } => {
+            let plan = SmallPlan {
+                blobs,
+                size: size.as_u64(),
+                agents,
+            };
+            print(&bench::small(&place(&flags)?, &plan).await?, flags.json)
+        }
+        Bench::Idle { place: flags } => print(&bench::idle(&place(&flags)?).await?, flags.json),
+    }
+}
+
+fn plan(flags: &BenchSwarm) -> SwarmPlan {
+    SwarmPlan {
+        agents: flags.agents,
+        origins: flags.origins,
+        blobs: flags.blobs,
+        size: flags.size.as_u64(),
+        rate: flags.rate.map(|rate| rate.as_u64()),
+        cold: flags.cold,
+        kill_tracker: flags.kill_tracker,
+    }
+}
+
+fn place(flags: &BenchPlace) -> anyhow::Result<Place> {
+    let storage = match flags.backend {
+        BenchBackend::Fs => Storage::Folder,
+        BenchBackend::S3 => Storage::Bucket {
+            endpoint: flags
+                .s3_endpoint
+                .clone()
+                .context("--s3-endpoint is missing")?,
+            bucket: flags.s3_bucket.clone().context("--s3-bucket is missing")?,
+        },
+    };
+    Ok(Place {
+        binary: std::env::current_exe().context("the binary cannot find itself")?,
+        folder: flags.folder.clone(),
+        storage,
+    })
+}
+
+/// Prints a report: for programs in one line, for people with one key a line.
+fn print(report: &impl Serialize, json: bool) -> anyhow::Result<()> {
+    output::line(if json {
+        serde_json::to_string(report)?
+    } else {
+        serde_json::to_string_pretty(report)?
+    })
+}
