@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use api::access::{Impostor, check_hello};
 use bytes::{Buf as _, BytesMut};
+use prometheus_client::metrics::counter::Counter;
 use service::tls::{ReadHalf, WriteHalf, is_tls_record};
 use swarm::Message;
 use swarm::message::VERSION;
@@ -118,10 +119,11 @@ impl Session {
             version: VERSION,
             me,
         };
-        send(&mut write_half, &[hello], patience).await?;
+        self.send(&mut write_half, &[hello], patience).await?;
         let mut reader = Reader {
             socket: read_half,
             buffer: BytesMut::new(),
+            received_bytes: self.node.metrics.control_bytes.clone(),
         };
         let hello = tokio::time::timeout(HELLO_TIMEOUT, reader.message()).await;
         let hello = hello.map_err(|_| SessionError::Silent)??;
@@ -181,9 +183,29 @@ impl Session {
         loop {
             // The reader holds a sender: this ends with the session.
             outgoing.recv_many(&mut batch, 64).await;
-            send(&mut socket, &batch, self.node.config.write_timeout).await?;
+            let patience = self.node.config.write_timeout;
+            self.send(&mut socket, &batch, patience).await?;
             batch.clear();
         }
+    }
+
+    async fn send(
+        &self,
+        socket: &mut WriteHalf,
+        messages: &[Message],
+        patience: Duration,
+    ) -> Result<(), SessionError> {
+        let mut bytes = Vec::new();
+        for message in messages {
+            wire::encode(message, &mut bytes);
+        }
+        self.node.metrics.control_bytes.inc_by(bytes.len() as u64);
+        let written = async {
+            socket.write_all(&bytes).await?;
+            socket.flush().await
+        };
+        let written = tokio::time::timeout(patience, written).await;
+        Ok(written.map_err(|_| SessionError::Silent)??)
     }
 
     async fn tell(&self, event: SessionEvent) {
@@ -192,26 +214,10 @@ impl Session {
     }
 }
 
-async fn send(
-    socket: &mut WriteHalf,
-    messages: &[Message],
-    patience: Duration,
-) -> Result<(), SessionError> {
-    let mut bytes = Vec::new();
-    for message in messages {
-        wire::encode(message, &mut bytes);
-    }
-    let written = async {
-        socket.write_all(&bytes).await?;
-        socket.flush().await
-    };
-    let written = tokio::time::timeout(patience, written).await;
-    Ok(written.map_err(|_| SessionError::Silent)??)
-}
-
 struct Reader {
     socket: ReadHalf,
     buffer: BytesMut,
+    received_bytes: Counter,
 }
 
 impl Reader {
@@ -225,6 +231,7 @@ impl Reader {
                     return Err(SessionError::NoTracker);
                 }
                 self.buffer.advance(length);
+                self.received_bytes.inc_by(length as u64);
                 return Ok(message);
             }
             self.buffer.reserve(READ_BYTES);

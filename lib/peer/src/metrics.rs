@@ -16,6 +16,8 @@ pub struct Metrics {
     pub received_bytes: Family<Source, Counter>,
     /// Payload written to sockets, by who gets it.
     pub sent_bytes: Family<Source, Counter>,
+    /// Messages received from peers, with the heads of payload, and exchanged with trackers.
+    pub control_bytes: Counter,
     /// Pieces received, verified and stored.
     pub pieces: Counter,
     /// Pieces received whole that were not what they should be.
@@ -79,6 +81,7 @@ impl Metrics {
         let Self {
             received_bytes,
             sent_bytes,
+            control_bytes,
             pieces,
             corrupt_pieces,
             duplicate_bytes,
@@ -95,12 +98,20 @@ impl Metrics {
         ] {
             registry.register_with_unit(name, help, unit, family);
         }
-        registry.register_with_unit(
-            "duplicate",
-            "Payload received that was here already, or not wanted any more",
-            Unit::Bytes,
-            duplicate_bytes,
-        );
+        for (name, help, counter) in [
+            (
+                "duplicate",
+                "Payload received that was here already, or not wanted any more",
+                duplicate_bytes,
+            ),
+            (
+                "control",
+                "Messages received from peers and exchanged with trackers",
+                control_bytes,
+            ),
+        ] {
+            registry.register_with_unit(name, help, Unit::Bytes, counter);
+        }
         for (name, help, counter) in [
             ("pieces", "Pieces received, verified and stored", pieces),
             (

@@ -122,6 +122,7 @@ impl ReadSide {
             }
             if let Some((message, length)) = wire::decode(&self.buffer)? {
                 self.buffer.advance(length);
+                self.node.metrics.control_bytes.inc_by(length as u64);
                 self.is_stranger = false;
                 return Ok(message);
             }
