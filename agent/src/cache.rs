@@ -5,10 +5,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use peer::{Opened, PieceError, Pieces, Pin, ProveError, Proven, StorageError, StoreError, Values};
-use store::{Blob, Cache, ProofError, ReadError, VerifyError};
+use store::{Blob, Cache, ProofError, ReadError, VerifiedPiece, VerifyError};
 use torrent::{Cv, Description, PieceIndex, SignedCv, SwarmName};
 
-/// Pieces in a [`store::Cache`]. Each leaves the disk hashed again, also for peers.
+/// Pieces in a [`store::Cache`]. Each leaves the disk hashed again, but for peers, which hash it
+/// themselves.
 #[derive(Clone, Debug)]
 pub struct CachedPieces {
     cache: Arc<Cache>,
@@ -123,15 +124,18 @@ impl Pieces for CachedPieces {
 
     async fn read(&self, name: &SwarmName, piece: PieceIndex) -> Result<Bytes, PieceError> {
         let read = self.on_blob(name, move |_, blob| blob.read(piece)).await;
-        match read.unwrap_or(Err(ReadError::Gone(*name))) {
-            Ok(piece) => Ok(piece.into_bytes()),
-            Err(ReadError::Disk(error)) => Err(StorageError::new(error).into()),
-            Err(error @ ReadError::Corrupt { .. }) => {
-                tracing::warn!(%error, "fetching it again");
-                Err(PieceError::Lost)
-            }
-            Err(ReadError::Missing { .. } | ReadError::Gone(_)) => Err(PieceError::Lost),
-        }
+        let read = read.unwrap_or(Err(ReadError::Gone(*name)));
+        read.map(VerifiedPiece::into_bytes).map_err(piece_error)
+    }
+
+    async fn read_unchecked(
+        &self,
+        name: &SwarmName,
+        piece: PieceIndex,
+    ) -> Result<Bytes, PieceError> {
+        let read = self.on_blob(name, move |_, blob| blob.read_unchecked(piece));
+        let read = read.await.unwrap_or(Err(ReadError::Gone(*name)));
+        read.map_err(piece_error)
     }
 
     async fn release(&self, name: &SwarmName) {
@@ -153,6 +157,17 @@ fn prove_error(error: ProofError) -> ProveError {
     match error {
         ProofError::MetaInfo(_) => ProveError::Wrong,
         ProofError::Disk(error) => StorageError::new(error).into(),
+    }
+}
+
+fn piece_error(error: ReadError) -> PieceError {
+    match error {
+        ReadError::Disk(error) => StorageError::new(error).into(),
+        error @ ReadError::Corrupt { .. } => {
+            tracing::warn!(%error, "fetching it again");
+            PieceError::Lost
+        }
+        ReadError::Missing { .. } | ReadError::Gone(_) => PieceError::Lost,
     }
 }
 

@@ -9,6 +9,7 @@
 
 pub mod blob;
 pub mod cache;
+mod direct;
 pub mod durable;
 pub mod evict;
 mod layout;
@@ -18,6 +19,7 @@ pub mod upload;
 
 pub use blob::{Blob, ProofError, ReadError, VerifiedPiece, VerifyError, WriteError};
 pub use cache::{Cache, Config, Known, OpenError};
+pub use direct::ALIGNMENT;
 pub use durable::DiskError;
 pub use evict::Watermarks;
 pub use upload::{FinishedUpload, Limits, UploadError, UploadId, Uploads};
