@@ -1,4 +1,5 @@
-//! Memory for pieces on their way from a socket to storage: bounded, and used again.
+//! Memory for pieces on their way from a socket to storage: bounded, and used again. It lies as
+//! storage likes it best, so that a disk can take it from where it is.
 
 use std::sync::Arc;
 
@@ -10,6 +11,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 const UNIT_BYTES: u64 = 1024;
 /// Longest piece, in units: what the bound must allow at least.
 const MIN_UNITS: u64 = 16 * 1024;
+
+/// Where the bytes of a buffer begin: what disks ask for.
+const ALIGNMENT: usize = 4096;
 
 /// Buffers of a process.
 #[derive(Debug)]
@@ -35,6 +39,8 @@ pub(crate) struct Room(#[expect(dead_code, reason = "held, never looked at")] Ow
 #[derive(Debug)]
 pub(crate) struct Buffer {
     bytes: Vec<u8>,
+    /// Offset of the first byte that counts.
+    start: usize,
     free: Arc<Mutex<Free>>,
 }
 
@@ -65,10 +71,12 @@ impl Buffers {
     }
 
     fn buffer(&self, size: usize) -> Buffer {
-        let fits = |buffer: &Vec<u8>| (size..=size.max(1) * 2).contains(&buffer.capacity());
+        // So many that a multiple of the alignment is among them.
+        let size = size + ALIGNMENT - 1;
+        let fits = |buffer: &Vec<u8>| (size..=size * 2).contains(&buffer.capacity());
         let mut free = self.free.lock();
         let found = free.buffers.iter().position(fits);
-        let bytes = match found {
+        let mut bytes = match found {
             Some(at) => {
                 let buffer = free.buffers.swap_remove(at);
                 free.bytes -= buffer.capacity();
@@ -77,8 +85,11 @@ impl Buffers {
             None => Vec::with_capacity(size),
         };
         drop(free);
+        let start = bytes.as_ptr().align_offset(ALIGNMENT);
+        bytes.resize(start, 0);
         Buffer {
             bytes,
+            start,
             free: Arc::clone(&self.free),
         }
     }
@@ -90,7 +101,7 @@ impl Buffer {
     }
 
     pub(crate) const fn len(&self) -> usize {
-        self.bytes.len()
+        self.bytes.len() - self.start
     }
 
     /// Shares the bytes without copying them; the last who drops them gives the buffer back.
@@ -101,7 +112,7 @@ impl Buffer {
 
 impl AsRef<[u8]> for Buffer {
     fn as_ref(&self) -> &[u8] {
-        &self.bytes
+        &self.bytes[self.start..]
     }
 }
 

@@ -31,6 +31,8 @@ use crate::readers::Readers;
 
 /// Commands that wait for the driver.
 const MAX_COMMANDS: usize = 1024;
+/// Bytes of buffers that are kept for the next pieces while nobody uses them.
+const SPARE_BYTES: usize = 8 << 20;
 
 /// What a node is made of.
 #[derive(Debug)]
@@ -173,7 +175,7 @@ impl Node {
         let kept_bytes = usize::try_from(config.kept_pieces.as_u64()).unwrap_or(usize::MAX);
         let inner = Arc::new(Inner {
             kept: Kept::new(kept_bytes),
-            buffers: Buffers::new(config.receive_buffer.as_u64(), kept_bytes),
+            buffers: Buffers::new(config.receive_buffer.as_u64(), SPARE_BYTES),
             limiter: Limiter::new(config.upload_rate.map(|rate| rate.as_u64())),
             readers: Readers::new(config.max_readers),
             config,
@@ -402,6 +404,8 @@ impl Inner {
         let mut config = swarm::Config::new(self.me.clone());
         config.key = key;
         config.download_rate = self.config.download_rate.map(|rate| rate.as_u64());
+        // The rest is for what is on its way.
+        config.policy.max_checking_bytes = self.config.receive_buffer.as_u64() / 4;
         config
     }
 
