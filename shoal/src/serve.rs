@@ -17,6 +17,9 @@ use crate::role::{Part, Sockets, bind};
 
 /// How long the process waits at its end for threads that wait for a disk.
 const BLOCKED: Duration = Duration::from_secs(5);
+/// Threads that hash, and wait for disks. More wait for a thread: each has a stack, and memory of
+/// its own from the allocator.
+const BLOCKING_THREADS: usize = 32;
 /// How long requests to the admin port may go on when everything else has ended.
 const ADMIN_DRAIN: Duration = Duration::from_secs(1);
 
@@ -41,6 +44,7 @@ pub(crate) fn run(role: Role, flags: &Service) -> anyhow::Result<()> {
 pub(crate) fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
         .build()?;
     let result = runtime.block_on(future);
     runtime.shutdown_timeout(BLOCKED);
