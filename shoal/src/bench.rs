@@ -1,7 +1,10 @@
 //! `shoal bench`: figures of a cluster of processes on this machine.
 
-use anyhow::Context as _;
-use bench::{Place, SmallPlan, Storage, SwarmPlan};
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use bench::{Place, SmallPlan, Storage, Suite, SwarmPlan};
 use serde::Serialize;
 
 use crate::cli::{Bench, BenchBackend, BenchPlace, BenchSwarm};
@@ -38,6 +41,15 @@ pub(crate) async fn run(what: Bench) -> anyhow::Result<()> {
             };
             print(&bench::small(&place(&flags)?, &plan).await?, flags.json)
         }
+        Bench::All {
+            s3_server,
+            folder,
+            commit,
+        } => {
+            let store = Storage::Server(s3_server);
+            let suite = Suite::run(binary()?, folder, store, commit, announce).await?;
+            output::line(bench::document(&suite).trim_end())
+        }
         Bench::Idle { place: flags } => print(&bench::idle(&place(&flags)?).await?, flags.json),
     }
 }
@@ -55,21 +67,29 @@ fn plan(flags: &BenchSwarm) -> SwarmPlan {
 }
 
 fn place(flags: &BenchPlace) -> anyhow::Result<Place> {
-    let storage = match flags.backend {
-        BenchBackend::Fs => Storage::Folder,
-        BenchBackend::S3 => Storage::Bucket {
-            endpoint: flags
-                .s3_endpoint
-                .clone()
-                .context("--s3-endpoint is missing")?,
-            bucket: flags.s3_bucket.clone().context("--s3-bucket is missing")?,
-        },
+    let bucket = flags.s3_endpoint.clone().zip(flags.s3_bucket.clone());
+    let storage = match (flags.backend, bucket, &flags.s3_server) {
+        (BenchBackend::Fs, ..) => Storage::Folder,
+        (BenchBackend::S3, _, Some(program)) => Storage::Server(program.clone()),
+        (BenchBackend::S3, Some((endpoint, bucket)), None) => Storage::Bucket { endpoint, bucket },
+        (BenchBackend::S3, None, None) => {
+            bail!("--backend s3 needs --s3-endpoint and --s3-bucket, or --s3-server");
+        }
     };
     Ok(Place {
-        binary: std::env::current_exe().context("the binary cannot find itself")?,
+        binary: binary()?,
         folder: flags.folder.clone(),
         storage,
     })
+}
+
+fn binary() -> anyhow::Result<PathBuf> {
+    std::env::current_exe().context("the binary cannot find itself")
+}
+
+fn announce(what: &'static str) {
+    // Nobody is left to be told where this fails.
+    let _ = writeln!(std::io::stderr().lock(), "measuring: {what}");
 }
 
 /// Prints a report: for programs in one line, for people with one key a line.

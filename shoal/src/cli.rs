@@ -211,6 +211,18 @@ pub(crate) enum Bench {
         #[command(flatten)]
         place: BenchPlace,
     },
+    /// Everything, as a page for people; takes minutes
+    All {
+        /// A store to start for the runs over S3, with the flags of the tests' own
+        #[arg(long, value_name = "PROGRAM")]
+        s3_server: PathBuf,
+        /// Folder in which the folders of the roles are made, and removed at the end
+        #[arg(long, value_name = "DIR", default_value_os_t = std::env::temp_dir())]
+        folder: PathBuf,
+        /// What the binary was built from
+        #[arg(long, default_value = env!("CARGO_PKG_VERSION"))]
+        commit: String,
+    },
 }
 
 /// Flags of `shoal bench swarm`.
@@ -246,11 +258,14 @@ pub(crate) struct BenchPlace {
     #[arg(long, value_enum, default_value_t = BenchBackend::Fs)]
     pub(crate) backend: BenchBackend,
     /// Endpoint of an S3-compatible store
-    #[arg(long, value_name = "URL", required_if_eq("backend", "s3"))]
+    #[arg(long, value_name = "URL", requires = "s3_bucket")]
     pub(crate) s3_endpoint: Option<String>,
     /// A bucket that is there
-    #[arg(long, value_name = "NAME", required_if_eq("backend", "s3"))]
+    #[arg(long, value_name = "NAME", requires = "s3_endpoint")]
     pub(crate) s3_bucket: Option<String>,
+    /// Instead of an endpoint: a store to start for the run, with the flags of the tests' own
+    #[arg(long, value_name = "PROGRAM", conflicts_with = "s3_endpoint")]
+    pub(crate) s3_server: Option<PathBuf>,
     /// Folder in which the folders of the roles are made, and removed at the end
     #[arg(long, value_name = "DIR", default_value_os_t = std::env::temp_dir())]
     pub(crate) folder: PathBuf,

@@ -24,8 +24,6 @@ const SILENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Pulled {
     /// From the request to the first byte of the body.
     pub(crate) first_byte: Duration,
-    /// From the request to the last byte.
-    pub(crate) whole: Duration,
     /// Whether the bytes have the digest.
     pub(crate) is_right: bool,
 }
@@ -57,10 +55,8 @@ pub(crate) async fn pull(
         first_byte.get_or_insert_with(|| start.elapsed());
         hasher.update(&part);
     }
-    let whole = start.elapsed();
     Ok(Pulled {
-        first_byte: first_byte.unwrap_or(whole),
-        whole,
+        first_byte: first_byte.unwrap_or_else(|| start.elapsed()),
         is_right: hasher.finish() == *digest,
     })
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -16,7 +17,7 @@ use torrent::ClusterKey;
 use crate::client;
 use crate::counters::Counters;
 use crate::process::{Process, Usage};
-use crate::storage::Storage;
+use crate::storage::{Asked, Storage, Store};
 
 /// How long a role may take to become ready.
 const START: Duration = Duration::from_secs(60);
@@ -87,12 +88,17 @@ pub(crate) struct Cluster {
     size: Size,
     key: ClusterKey,
     secret: [u8; 32],
+    store: Option<Store>,
     folder: TempDir,
 }
 
 /// What all processes used, and counted, until a moment.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Snapshot(Vec<(Role, Usage, Counters)>);
+pub(crate) struct Snapshot {
+    roles: Vec<(Role, Usage, Counters)>,
+    /// Where a store counts.
+    asked: Option<Asked>,
+}
 
 impl Cluster {
     /// Starts everything and waits until it is ready.
@@ -129,6 +135,10 @@ impl Cluster {
             size,
             key: ClusterKey::from_seed(random()?),
             secret: random()?,
+            store: place
+                .storage
+                .start(folder.path(), [ports.next()?, ports.next()?])
+                .await?,
             folder,
         };
         cluster.configure()?;
@@ -193,7 +203,10 @@ impl Cluster {
         let mut snapshot = Snapshot::default();
         for (part, usage) in taken {
             let counters = part.counters().await?;
-            snapshot.0.push((part.role, usage, counters));
+            snapshot.roles.push((part.role, usage, counters));
+        }
+        if let Some(store) = &self.store {
+            snapshot.asked = Some(store.asked().await?);
         }
         Ok(snapshot)
     }
@@ -228,7 +241,10 @@ impl Cluster {
 
     fn config(&self, part: &Part) -> Value {
         let cluster = self.members();
-        let backend = self.place.storage.config(self.folder.path());
+        let backend = self
+            .place
+            .storage
+            .config(self.folder.path(), self.store.as_ref());
         let public = self.key.public().to_string();
         let peer = json!({"upload_rate": self.size.rate});
         let mut config = match part.role {
@@ -293,8 +309,11 @@ impl Part {
     }
 
     fn start(&mut self, binary: &Path) -> anyhow::Result<()> {
-        let process = Process::start(binary, self.role.as_str(), &self.name, &self.config())?;
-        self.process = Some(process);
+        let mut command = Command::new(binary);
+        command.arg(self.role.as_str()).arg("--config");
+        command.arg(self.config());
+        let log = self.folder.with_extension("log");
+        self.process = Some(Process::start(&self.name, command, &log)?);
         Ok(())
     }
 
@@ -336,6 +355,20 @@ impl Snapshot {
         sum
     }
 
+    /// Returns what storage was asked for since `before`: as it counted itself, or as the origins
+    /// did.
+    pub(crate) fn asked_since(&self, before: &Self) -> Asked {
+        if let (Some(now), Some(before)) = (self.asked, before.asked) {
+            return now.since(before);
+        }
+        let origins = self.counters(Role::Origin);
+        let origins = origins.since(&before.counters(Role::Origin));
+        Asked {
+            requests: origins.sum("origin_backend_requests_total", &[]),
+            read_bytes: origins.sum("origin_backend_read_bytes_total", &[]),
+        }
+    }
+
     /// Returns the CPU time of a role since `before`.
     pub(crate) fn cpu_s_since(&self, before: &Self, role: Role) -> f64 {
         let sum = |snapshot: &Self| -> f64 {
@@ -358,7 +391,7 @@ impl Snapshot {
     }
 
     fn of(&self, role: Role) -> impl Iterator<Item = &(Role, Usage, Counters)> {
-        self.0.iter().filter(move |(of, _, _)| *of == role)
+        self.roles.iter().filter(move |(of, _, _)| *of == role)
     }
 }
 

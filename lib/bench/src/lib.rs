@@ -8,6 +8,7 @@
 mod client;
 mod cluster;
 mod counters;
+mod document;
 mod idle;
 mod machine;
 mod payload;
@@ -15,12 +16,15 @@ mod process;
 mod push;
 mod small;
 mod storage;
+mod suite;
 mod swarm;
 
 pub use cluster::Place;
+pub use document::document;
 pub use idle::{IdleReport, idle};
 pub use machine::Machine;
 pub use push::{PushReport, push};
 pub use small::{SmallPlan, SmallReport, small};
 pub use storage::Storage;
+pub use suite::Suite;
 pub use swarm::{ByRole, Percentiles, SwarmPlan, SwarmReport, swarm};

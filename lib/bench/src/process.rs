@@ -29,34 +29,25 @@ pub(crate) struct Usage {
 }
 
 impl Process {
-    /// Starts `binary` as a role, without the settings of the caller's environment.
-    pub(crate) fn start(
-        binary: &Path,
-        role: &str,
-        name: &str,
-        config: &Path,
-    ) -> anyhow::Result<Self> {
-        let log = config.with_extension("log");
-        let output = File::options().create(true).append(true).open(&log)?;
-        let mut command = Command::new(binary);
+    /// Starts a process with its output in a file, and without settings of Shoal in its
+    /// environment.
+    pub(crate) fn start(name: &str, mut command: Command, log: &Path) -> anyhow::Result<Self> {
+        let output = File::options().create(true).append(true).open(log)?;
         for (key, _) in std::env::vars_os() {
             if key.to_string_lossy().starts_with("SHOAL_") {
                 command.env_remove(key);
             }
         }
         let child = command
-            .arg(role)
-            .arg("--config")
-            .arg(config)
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)
             .spawn()
-            .with_context(|| format!("{} cannot be started", binary.display()))?;
+            .with_context(|| format!("{} cannot be started", command.get_program().display()))?;
         Ok(Self {
             name: name.to_owned(),
             child,
-            log,
+            log: log.to_owned(),
         })
     }
 

@@ -39,7 +39,7 @@ pub struct SmallReport {
     pub digest_ok: bool,
 }
 
-/// What origins asked of storage.
+/// What was asked of storage and of origins.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Reads {
     /// Bytes of storage that origins read, to those of all blobs; their metainfo is in it.
@@ -114,13 +114,13 @@ async fn pull_all(
 }
 
 fn reads(before: &Snapshot, after: &Snapshot, bytes: u64) -> Reads {
-    let origins = after
-        .counters(Role::Origin)
-        .since(&before.counters(Role::Origin));
-    let ratio = |name| rounded(origins.sum(name, &[]) as f64 / bytes as f64);
+    let origins = after.counters(Role::Origin);
+    let origins = origins.since(&before.counters(Role::Origin));
+    let ratio = |count: u64| rounded(count as f64 / bytes as f64);
+    let asked = after.asked_since(before);
     Reads {
-        backend_read_ratio: ratio("origin_backend_read_bytes_total"),
-        backend_requests: origins.sum("origin_backend_requests_total", &[]),
-        origin_egress_ratio: ratio("peer_sent_bytes_total"),
+        backend_read_ratio: ratio(asked.read_bytes),
+        backend_requests: asked.requests,
+        origin_egress_ratio: ratio(origins.sum("peer_sent_bytes_total", &[])),
     }
 }

@@ -51,9 +51,9 @@ pub struct SwarmReport {
     pub first_byte_ms: Percentiles,
     /// Payload that left origins towards peers, to `bytes`.
     pub origin_egress_ratio: f64,
-    /// Bytes that origins read from storage, to `bytes`; absent for a folder.
+    /// Bytes that were read from storage, to `bytes`; absent for a folder.
     pub backend_read_ratio: Option<f64>,
-    /// Requests of origins to storage.
+    /// Requests to storage: of everybody where a store counts them, else of the origins.
     pub backend_requests: u64,
     /// Payload that agents received in vain, to what was delivered.
     pub duplicate_ratio: f64,
@@ -226,7 +226,7 @@ fn report(
         .map(|counters| counters.sum("peer_control_bytes_total", &[]))
         .sum();
     let egress = origins.sum("peer_sent_bytes_total", &[]);
-    let read = origins.sum("origin_backend_read_bytes_total", &[]);
+    let asked = after.asked_since(before);
     let folder = cluster.storage().is_folder();
     let cpu = |role| after.cpu_s_since(before, role) / (delivered / 1e9);
     let (agent, origin, tracker) = (cpu(Role::Agent), cpu(Role::Origin), cpu(Role::Tracker));
@@ -246,8 +246,8 @@ fn report(
             p99: percentile(&firsts, 0.99),
         },
         origin_egress_ratio: rounded(egress as f64 / bytes as f64),
-        backend_read_ratio: (!folder).then(|| rounded(read as f64 / bytes as f64)),
-        backend_requests: origins.sum("origin_backend_requests_total", &[]),
+        backend_read_ratio: (!folder).then(|| rounded(asked.read_bytes as f64 / bytes as f64)),
+        backend_requests: asked.requests,
         duplicate_ratio: rounded(agents.sum("peer_duplicate_bytes_total", &[]) as f64 / delivered),
         control_ratio: rounded(control as f64 / delivered),
         cpu_s_per_gb: ByRole {
