@@ -1,8 +1,9 @@
 //! The binary of Shoal: every role, and the commands that talk to a running cluster.
 
-mod bench;
+mod cert;
 mod check;
 mod cli;
+mod key;
 mod output;
 mod pull;
 mod role;
