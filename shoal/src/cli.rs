@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{cert, check, key, output, pull, serve, sim, status, up};
+use crate::{bench, cert, check, key, output, pull, serve, sim, status, up};
 
 /// Shoal distributes container images inside a cluster, machine to machine.
 ///
@@ -60,6 +61,9 @@ enum Command {
     /// Simulate a cluster: many machines in one thread, repeatable to the last event
     #[command(subcommand)]
     Sim(Sim),
+    /// Measure a cluster of processes on this machine
+    #[command(subcommand)]
+    Bench(Bench),
     /// Print the version
     Version,
 }
@@ -225,6 +229,109 @@ pub(crate) enum Sim {
     },
 }
 
+/// What to measure.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Bench {
+    /// Many agents are asked for the same blobs at once
+    Swarm(BenchSwarm),
+    /// One large blob is pushed through the proxy
+    Push {
+        /// Length of the blob
+        #[arg(long, default_value = "1GiB")]
+        size: ByteSize,
+        #[arg(long, value_name = "N", default_value_t = 1)]
+        origins: u16,
+        #[command(flatten)]
+        place: BenchPlace,
+    },
+    /// Many small blobs, which the origin has not looked at since it started
+    Small {
+        #[arg(long, value_name = "N", default_value_t = 64)]
+        blobs: u16,
+        /// Length of each blob
+        #[arg(long, default_value = "64KiB")]
+        size: ByteSize,
+        /// Agents that are asked at once
+        #[arg(long, value_name = "N", default_value_t = 8)]
+        agents: u16,
+        #[command(flatten)]
+        place: BenchPlace,
+    },
+    /// Memory of roles that nobody uses
+    Idle {
+        #[command(flatten)]
+        place: BenchPlace,
+    },
+    /// Everything, as a page for people; takes minutes
+    All {
+        /// A store to start for the runs over S3, with the flags of the tests' own
+        #[arg(long, value_name = "PROGRAM")]
+        s3_server: PathBuf,
+        /// Folder in which the folders of the roles are made, and removed at the end
+        #[arg(long, value_name = "DIR", default_value_os_t = std::env::temp_dir())]
+        folder: PathBuf,
+        /// What the binary was built from
+        #[arg(long, default_value = env!("CARGO_PKG_VERSION"))]
+        commit: String,
+    },
+}
+
+/// Flags of `shoal bench swarm`.
+#[derive(Debug, Args)]
+pub(crate) struct BenchSwarm {
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    pub(crate) agents: u16,
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) origins: u16,
+    /// Blobs, which each agent is asked for one after the other
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) blobs: u16,
+    /// Length of each blob
+    #[arg(long, default_value = "1GiB")]
+    pub(crate) size: ByteSize,
+    /// Most bytes a second that each agent and origin sends to peers
+    #[arg(long, value_name = "BYTES_PER_S")]
+    pub(crate) rate: Option<ByteSize>,
+    /// Start the origins again before the pull, with nothing but what storage has
+    #[arg(long)]
+    pub(crate) cold: bool,
+    /// Kill the only tracker once agents have a quarter of the bytes
+    #[arg(long)]
+    pub(crate) kill_tracker: bool,
+    #[command(flatten)]
+    pub(crate) place: BenchPlace,
+}
+
+/// Where a cluster is made to be measured, and how figures are printed.
+#[derive(Debug, Args)]
+pub(crate) struct BenchPlace {
+    /// Storage; the keys of a bucket are taken from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY
+    #[arg(long, value_enum, default_value_t = BenchBackend::Fs)]
+    pub(crate) backend: BenchBackend,
+    /// Endpoint of an S3-compatible store
+    #[arg(long, value_name = "URL", requires = "s3_bucket")]
+    pub(crate) s3_endpoint: Option<String>,
+    /// A bucket that is there
+    #[arg(long, value_name = "NAME", requires = "s3_endpoint")]
+    pub(crate) s3_bucket: Option<String>,
+    /// Instead of an endpoint: a store to start for the run, with the flags of the tests' own
+    #[arg(long, value_name = "PROGRAM", conflicts_with = "s3_endpoint")]
+    pub(crate) s3_server: Option<PathBuf>,
+    /// Folder in which the folders of the roles are made, and removed at the end
+    #[arg(long, value_name = "DIR", default_value_os_t = std::env::temp_dir())]
+    pub(crate) folder: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What blobs are kept in while it is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BenchBackend {
+    Fs,
+    S3,
+}
+
 impl Role {
     /// Returns the role's name, as flags and folders have it.
     pub(crate) const fn as_str(self) -> &'static str {
@@ -258,6 +365,7 @@ impl Cli {
             Command::Key(Key::New(flags)) => key::new(&flags)?,
             Command::Cert(Cert::New(flags)) => cert::new(&flags)?,
             Command::Sim(what) => return sim::run(what),
+            Command::Bench(what) => serve::block_on(bench::run(what))?,
             Command::Version => output::line(format_args!("shoal {}", env!("CARGO_PKG_VERSION")))?,
         }
         Ok(ExitCode::SUCCESS)

@@ -1,5 +1,6 @@
 //! The binary of Shoal: every role, and the commands that talk to a running cluster.
 
+mod bench;
 mod cert;
 mod check;
 mod cli;

@@ -21,12 +21,13 @@ const ARROWS: &str = "
     peer: swarm api torrent service
     registry: oci
     fake-s3:
+    bench: torrent
     agent: peer registry api store service
     origin: peer store backend api service
     tracker: swarm api service
     build-index: backend api service
     proxy: registry api service
-    shoal: agent origin tracker build-index proxy sim store service
+    shoal: agent origin tracker build-index proxy sim store service bench
 ";
 
 /// Values that everybody above them may use.
