@@ -11,5 +11,6 @@ mod pull;
 mod runtimes;
 mod skopeo;
 mod start;
+mod storage;
 mod swarm;
 mod uploads;

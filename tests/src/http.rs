@@ -1,6 +1,7 @@
-//! HTTP by hand, for what no well-behaved client does: leaving in the middle.
+//! HTTP by hand, for what no well-behaved client does: leaving in the middle, and asking on
+//! whatever the answer is.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -129,6 +130,85 @@ impl SlowPatch {
         let mut line = String::new();
         BufReader::new(self.stream).read_line(&mut line).ok()?;
         line.split(' ').nth(1)?.parse().ok()
+    }
+}
+
+/// A request of a client that can live with every answer, and with none.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    pub method: &'a str,
+    pub path: &'a str,
+    /// Both `Content-Type` and what is accepted.
+    pub media_type: &'a str,
+    pub body: &'a [u8],
+}
+
+/// A whole answer.
+#[derive(Clone, Debug)]
+pub struct Response {
+    pub status: u16,
+    head: Vec<String>,
+    pub body: Vec<u8>,
+}
+
+impl Request<'_> {
+    /// Sends it over a connection of its own. Each step of it may take so long.
+    ///
+    /// # Errors
+    /// There is no whole answer.
+    pub fn send(&self, addr: SocketAddr, patience: Duration) -> io::Result<Response> {
+        let mut stream = TcpStream::connect_timeout(&addr, patience)?;
+        stream.set_read_timeout(Some(patience))?;
+        stream.set_write_timeout(Some(patience))?;
+        let Self { method, path, .. } = self;
+        let (media_type, length) = (self.media_type, self.body.len());
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\
+             Accept: {media_type}\r\nContent-Type: {media_type}\r\n\
+             Content-Length: {length}\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes())?;
+        stream.write_all(self.body)?;
+        let mut stream = BufReader::new(stream);
+        let mut head = Vec::new();
+        loop {
+            let mut line = String::new();
+            if stream.read_line(&mut line)? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            match line.trim_end() {
+                "" => break,
+                line => head.push(line.to_owned()),
+            }
+        }
+        let mut body = Vec::new();
+        stream.read_to_end(&mut body)?;
+        let answer = Response {
+            status: status_of(&head),
+            head,
+            body,
+        };
+        let length = answer.header("content-length");
+        match length.and_then(|length| length.parse::<usize>().ok()) {
+            Some(length) if length != answer.body.len() => Err(io::ErrorKind::UnexpectedEof.into()),
+            Some(_) | None => Ok(answer),
+        }
+    }
+}
+
+impl Response {
+    /// Returns a header's value.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.iter().find_map(|line| {
+            let (key, value) = line.split_once(':')?;
+            key.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    }
+
+    #[must_use]
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
     }
 }
 

@@ -11,6 +11,7 @@ pub mod documents;
 pub mod hostile;
 pub mod http;
 pub mod image;
+pub mod linearizable;
 pub mod names;
 pub mod netns;
 pub mod podman;
@@ -19,7 +20,7 @@ pub mod push;
 pub mod random;
 pub mod registry;
 pub mod roles;
-
+pub mod s3;
 pub mod shoal;
 pub mod skopeo;
 pub mod wait;

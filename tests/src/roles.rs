@@ -4,15 +4,26 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::Value;
+use fake_s3::Conditions;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use torrent::ClusterKey;
 
 use crate::netns::{Host, Network};
 use crate::process::Process;
+use crate::s3::{S3, S3Options};
 use crate::{curl, wait};
 
 mod config;
+
+/// Where a cluster keeps what it stores.
+#[derive(Clone, Copy, Debug)]
+pub enum Backend {
+    /// A folder.
+    Fs,
+    /// A bucket.
+    S3(S3Options),
+}
 
 /// How many of each role.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +31,9 @@ pub struct Size {
     pub trackers: u8,
     pub origins: u8,
     pub agents: u8,
+    pub build_indexes: u8,
+    pub proxies: u8,
+    pub backend: Backend,
     /// Whether every process has a network namespace of its own.
     pub apart: bool,
 }
@@ -30,6 +44,9 @@ impl Default for Size {
             trackers: 1,
             origins: 1,
             agents: 2,
+            build_indexes: 1,
+            proxies: 1,
+            backend: Backend::Fs,
             apart: false,
         }
     }
@@ -50,10 +67,11 @@ pub struct Part {
     process: Option<Process>,
 }
 
-/// A cluster of processes over one folder as storage.
+/// A cluster of processes over one folder or bucket as storage.
 #[derive(Debug)]
 pub struct Cluster {
     parts: Vec<Part>,
+    s3: Option<S3>,
     folder: TempDir,
     /// Dropped last: the processes are in it.
     _network: Option<Network>,
@@ -75,10 +93,16 @@ impl Cluster {
     /// As [`Self::new`].
     #[must_use]
     pub fn in_folder(size: Size, folder: TempDir) -> Self {
-        let mut roles = vec![("build-index", 1), ("tracker", size.trackers), ("proxy", 1)];
-        roles.extend([("origin", size.origins), ("agent", size.agents)]);
-        let count = roles.iter().map(|(_, count)| count).sum();
-        let network = size.apart.then(|| Network::new(count));
+        let roles = [
+            ("build-index", size.build_indexes),
+            ("tracker", size.trackers),
+            ("proxy", size.proxies),
+            ("origin", size.origins),
+            ("agent", size.agents),
+        ];
+        let count: u8 = roles.iter().map(|(_, count)| count).sum();
+        let store = u8::from(matches!(size.backend, Backend::S3(_)));
+        let network = size.apart.then(|| Network::new(count + store));
         let mut hosts = network.iter().flat_map(Network::hosts);
         let mut parts = Vec::new();
         for (role, count) in roles {
@@ -91,9 +115,17 @@ impl Cluster {
                 ));
             }
         }
-        std::fs::create_dir_all(folder.path().join("backend")).expect("the folder is ours");
+        let path = folder.path().join("backend");
+        let s3 = match size.backend {
+            Backend::Fs => {
+                std::fs::create_dir_all(path).expect("the folder is ours");
+                None
+            }
+            Backend::S3(options) => Some(S3::start(options, &path, hosts.next().cloned())),
+        };
         let cluster = Self {
             parts,
+            s3,
             folder,
             _network: network,
         };
@@ -136,7 +168,16 @@ impl Cluster {
     /// Where there is no such part.
     pub fn configure(&self, name: &str, change: impl FnOnce(&mut Value)) {
         let part = self.part(name);
-        let mut config = config::of(part, &self.parts, self.folder.path());
+        let backend = match &self.s3 {
+            Some(s3) => s3.config(),
+            None => json!({"fs": {"root": self.backend()}}),
+        };
+        let mut config = config::of(part, &self.parts, &backend, self.folder.path());
+        // Such a store cannot decide between writers.
+        let conditions = self.s3.as_ref().map(S3::conditions);
+        if part.role == "build-index" && conditions.is_some_and(|kept| kept != Conditions::Atomic) {
+            config["tag_writer"] = json!("build-index-1");
+        }
         change(&mut config);
         // JSON is YAML.
         let text = serde_json::to_string_pretty(&config).expect("it is JSON");
@@ -189,10 +230,30 @@ impl Cluster {
             .signal(signal);
     }
 
-    /// Returns the folder with the storage.
+    /// Returns the folder with the storage: what a bucket has is in files too.
     #[must_use]
     pub fn backend(&self) -> PathBuf {
-        self.folder.path().join("backend")
+        match &self.s3 {
+            Some(s3) => s3.objects(),
+            None => self.folder.path().join("backend"),
+        }
+    }
+
+    /// Returns the object store.
+    ///
+    /// # Panics
+    /// Where the storage is a folder.
+    #[must_use]
+    pub fn s3(&self) -> &S3 {
+        self.s3.as_ref().expect("the storage is a bucket")
+    }
+
+    /// As [`Self::s3`].
+    ///
+    /// # Panics
+    /// As [`Self::s3`].
+    pub fn s3_mut(&mut self) -> &mut S3 {
+        self.s3.as_mut().expect("the storage is a bucket")
     }
 
     /// Returns the key that everything about blobs is signed with.
@@ -201,7 +262,7 @@ impl Cluster {
         config::key()
     }
 
-    /// Returns the URL of the proxy.
+    /// Returns the URL of the first proxy.
     #[must_use]
     pub fn proxy(&self) -> String {
         self.part("proxy-1").url()
@@ -219,6 +280,7 @@ impl Drop for Cluster {
         for part in &mut self.parts {
             part.process = None;
         }
+        self.s3 = None;
     }
 }
 
@@ -244,6 +306,12 @@ impl Part {
             admin,
             process: None,
         }
+    }
+
+    /// Returns its role, as the command line has it.
+    #[must_use]
+    pub const fn role(&self) -> &'static str {
+        self.role
     }
 
     /// Returns the URL of its HTTP API.
@@ -323,10 +391,8 @@ impl Part {
         let config = self.config();
         let config = config.to_str().expect("a plain name");
         let mut command = crate::shoal::command(&[self.role, "--config", config]);
-        command.env(
-            "RUST_LOG",
-            std::env::var("RUST_LOG").unwrap_or_else(|_| "info".into()),
-        );
+        // It would win over the configuration, which has it.
+        command.env_remove("RUST_LOG");
         let log = self.folder.with_extension("log");
         self.process = Some(Process::start(&self.name, &self.command(command), &log));
     }

@@ -10,10 +10,9 @@ use crate::roles::Part;
 const SEED: [u8; 32] = [7; 32];
 
 /// Returns the configuration of a part, and makes the file of the key beside it.
-pub(super) fn of(part: &Part, parts: &[Part], folder: &Path) -> Value {
+pub(super) fn of(part: &Part, parts: &[Part], backend: &Value, folder: &Path) -> Value {
     let cluster = cluster(parts);
     let public = key().public().to_string();
-    let backend = json!({"fs": {"root": folder.join("backend")}});
     let mut config = match part.role {
         "tracker" => json!({
             "peer_addr": part.peer,
@@ -43,9 +42,21 @@ pub(super) fn of(part: &Part, parts: &[Part], folder: &Path) -> Value {
         }),
         other => panic!("there is no role {other}"),
     };
+    if part.role == "origin" && backend.get("s3").is_some() {
+        config["staging"] = json!(staging(part));
+    }
     config["name"] = json!(part.name);
+    let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| "info".into());
+    config["log"] = json!({"filter": filter});
     config["admin_addr"] = json!(part.admin);
     config
+}
+
+/// Returns the folder in which an origin keeps what is not in its store yet.
+fn staging(part: &Part) -> std::path::PathBuf {
+    let folder = part.folder.join("staging");
+    std::fs::create_dir_all(&folder).expect("the folder is ours");
+    folder
 }
 
 /// Every cluster of the tests has this key.
