@@ -4,6 +4,7 @@
 //! served as it is. Conditions of writes are `If-Match` and `If-None-Match`; whether a store keeps
 //! them is found out by [`crate::probe`].
 
+mod bucket;
 mod config;
 mod failure;
 mod limits;
@@ -63,7 +64,7 @@ impl std::fmt::Debug for S3Backend {
 }
 
 impl S3Backend {
-    /// Opens a bucket, and asks the store for it once.
+    /// Opens a bucket, which is asked for once.
     ///
     /// # Errors
     /// [`Error::Config`], which says endpoint, bucket and what the store answered.
@@ -85,17 +86,7 @@ impl S3Backend {
             ),
             read_timeout: config.read_timeout,
         };
-        let asked = backend
-            .client
-            .list_objects_v2()
-            .bucket(&*backend.bucket)
-            .max_keys(1)
-            .send()
-            .await;
-        asked.map_err(|error| Error::Config {
-            place: config.place(),
-            reason: failure::reason(&error),
-        })?;
+        backend.look_for_bucket(config).await?;
         Ok(backend)
     }
 

@@ -25,6 +25,8 @@ use crate::Error;
 #[serde(default, deny_unknown_fields)]
 pub struct S3Config {
     pub bucket: String,
+    /// Whether the bucket is made where there is none.
+    pub create_bucket: bool,
     /// Folder in the bucket that everything lies in, without slashes at its ends; empty for none.
     pub prefix: String,
     /// URL of the store; AWS where absent.
@@ -58,6 +60,7 @@ impl Default for S3Config {
     fn default() -> Self {
         Self {
             bucket: String::new(),
+            create_bucket: false,
             prefix: String::new(),
             endpoint: None,
             region: "us-east-1".into(),

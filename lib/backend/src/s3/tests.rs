@@ -283,3 +283,33 @@ async fn what_is_configured_wrongly_is_said_at_the_start() {
         assert!(!error.contains(server::SECRET), "{error}");
     }
 }
+
+/// A bucket that is missing is made where that is wanted, by however many at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bucket_is_made_once() {
+    let server = Server::start(Kept::Atomic).await;
+    let config = S3Config {
+        bucket: "new".into(),
+        create_bucket: true,
+        ..server.config()
+    };
+    let opened = futures_util::future::join_all((0..4).map(|_| S3Backend::open(&config))).await;
+    for backend in &opened {
+        let backend = backend.as_ref().unwrap();
+        let at = key("a/b");
+        let put = backend.put(&at, "x".into(), Condition::Any);
+        put.await.unwrap();
+    }
+    // What is there is used as it is.
+    let there = S3Config {
+        bucket: server.config().bucket,
+        ..config.clone()
+    };
+    S3Backend::open(&there).await.unwrap();
+    let refused = S3Config {
+        bucket: "No Name".into(),
+        ..config
+    };
+    let error = S3Backend::open(&refused).await.unwrap_err().to_string();
+    assert!(error.contains("No Name"), "{error}");
+}
