@@ -13,4 +13,5 @@ mod skopeo;
 mod start;
 mod storage;
 mod swarm;
+mod tls;
 mod uploads;

@@ -23,6 +23,7 @@ pub mod roles;
 pub mod s3;
 pub mod shoal;
 pub mod skopeo;
+pub mod tls;
 pub mod wait;
 
 use std::path::{Path, PathBuf};

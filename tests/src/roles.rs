@@ -36,6 +36,8 @@ pub struct Size {
     pub backend: Backend,
     /// Whether every process has a network namespace of its own.
     pub apart: bool,
+    /// Whether the parts have certificates.
+    pub tls: bool,
 }
 
 impl Default for Size {
@@ -48,6 +50,7 @@ impl Default for Size {
             proxies: 1,
             backend: Backend::Fs,
             apart: false,
+            tls: false,
         }
     }
 }
@@ -123,6 +126,9 @@ impl Cluster {
             }
             Backend::S3(options) => Some(S3::start(options, &path, hosts.next().cloned())),
         };
+        if size.tls {
+            crate::tls::make(&config::tls(folder.path()));
+        }
         let cluster = Self {
             parts,
             s3,
@@ -256,6 +262,12 @@ impl Cluster {
         self.s3.as_mut().expect("the storage is a bucket")
     }
 
+    /// Returns the folder with the certificates of all roles, where there are any.
+    #[must_use]
+    pub fn tls(&self) -> PathBuf {
+        config::tls(self.folder.path())
+    }
+
     /// Returns the key that everything about blobs is signed with.
     #[must_use]
     pub fn key(&self) -> ClusterKey {
@@ -306,6 +318,12 @@ impl Part {
             admin,
             process: None,
         }
+    }
+
+    /// Returns its role, as the command line has it.
+    #[must_use]
+    pub const fn role(&self) -> &'static str {
+        self.role
     }
 
     /// Returns its role, as the command line has it.

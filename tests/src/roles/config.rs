@@ -1,6 +1,6 @@
 //! Configurations of the parts of a cluster.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -45,6 +45,9 @@ pub(super) fn of(part: &Part, parts: &[Part], backend: &Value, folder: &Path) ->
     if part.role == "origin" && backend.get("s3").is_some() {
         config["staging"] = json!(staging(part));
     }
+    if tls(folder).exists() {
+        config["tls"] = crate::tls::section(&tls(folder), part.role);
+    }
     config["name"] = json!(part.name);
     let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| "info".into());
     config["log"] = json!({"filter": filter});
@@ -57,6 +60,11 @@ fn staging(part: &Part) -> std::path::PathBuf {
     let folder = part.folder.join("staging");
     std::fs::create_dir_all(&folder).expect("the folder is ours");
     folder
+}
+
+/// Returns the folder with the certificates of a cluster.
+pub(super) fn tls(folder: &Path) -> PathBuf {
+    folder.join("tls")
 }
 
 /// Every cluster of the tests has this key.
@@ -83,7 +91,7 @@ fn of_role<'a>(parts: &'a [Part], role: &'a str) -> impl Iterator<Item = &'a Par
 }
 
 /// Returns the file of the key, which all origins of a cluster share.
-fn key_file(folder: &Path) -> std::path::PathBuf {
+fn key_file(folder: &Path) -> PathBuf {
     use std::os::unix::fs::PermissionsExt as _;
     let path = folder.join("cluster.key");
     if !path.exists() {
