@@ -78,6 +78,16 @@ pub fn metainfo(digest: &Digest) -> Key {
     key(format!("{OURS}metainfo/{}/pieces", spread(digest)))
 }
 
+/// Returns the digest of the blob whose metainfo stands under a key: the opposite of [`metainfo`].
+#[must_use]
+pub fn metainfo_of(key: &Key) -> Option<Digest> {
+    let folder = prefix(format!("{OURS}metainfo/"));
+    let mut segments = key.strip(&folder)?.split('/');
+    let (algorithm, hex) = (segments.next()?, segments.nth(1)?);
+    let digest = format!("{algorithm}:{hex}").parse().ok()?;
+    (*key == metainfo(&digest)).then_some(digest)
+}
+
 /// Returns the key of the block values of a blob.
 #[must_use]
 pub fn blocks(digest: &Digest) -> Key {

@@ -100,4 +100,11 @@ pub trait Backend: Send + Sync + std::fmt::Debug + 'static {
     /// # Errors
     /// A failure of the store.
     async fn list(&self, list: List) -> Result<Listing, Error>;
+
+    /// Hears that an object was found damaged around an offset, or somewhere. Returns whether it
+    /// is worth reading again: `false` where nobody between the caller and the store kept bytes
+    /// that could be other ones than the store has.
+    fn doubt(&self, _key: &Key, _offset: Option<u64>) -> bool {
+        false
+    }
 }
