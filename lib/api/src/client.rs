@@ -385,6 +385,10 @@ impl Turns {
         order.sort_by_key(|member| !health.is_up(*member, now));
     }
 
+    pub(crate) fn is_up(&self, member: usize) -> bool {
+        self.health.lock().is_up(member, self.now())
+    }
+
     /// Notes what came of a call.
     pub(crate) fn note<T>(&self, member: usize, result: &Result<T, CallError>) {
         let now = self.now();

@@ -18,6 +18,7 @@ mod fake;
 pub mod key_text;
 pub mod members;
 pub mod origin;
+pub mod ring;
 pub mod size;
 
 pub use build_index::BuildIndexClient;
@@ -26,4 +27,5 @@ pub use cluster::Cluster;
 pub use error::{ErrorBody, ErrorCode};
 pub use members::{Addr, BuildIndex, Members, MembersError, Name, Origin, Tracker, Zone};
 pub use origin::OriginClient;
+pub use ring::RingClient;
 pub use size::{Size, SizeError};
