@@ -3,17 +3,23 @@
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use backend::{Backend, Condition, Key, Object, Stat, layout};
 use bytes::Bytes;
 use lru::LruCache;
 use oci::{Algorithm, Digest};
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use torrent::tree::Tree;
 use torrent::{ClusterKey, ClusterPublicKey, GeometryError, MetaInfo, PieceIndex, SwarmName};
 
 /// Metainfos kept in memory; each has 32 bytes per piece.
 const KEPT_METAINFOS: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
+
+/// How long a blob that was hashed counts as there without another look at storage. Content that
+/// somebody removed meanwhile shows when it is read.
+pub(crate) const KNOWN_FOR: Duration = Duration::from_secs(30);
 
 /// Longest metainfo read back: the values of the longest blob, and its head.
 const MAX_METAINFO_BYTES: u64 = (torrent::metainfo::MAX_PIECES as u64) * 32 + 4096;
@@ -30,6 +36,8 @@ pub struct Blobs {
 struct Kept {
     metainfo: Arc<MetaInfo>,
     content: Key,
+    /// When storage had the content for sure.
+    seen: Instant,
 }
 
 /// The content of a blob in storage.
@@ -96,9 +104,17 @@ impl Blobs {
     /// A failure of storage.
     pub async fn metainfo(&self, digest: &Digest) -> Result<Option<Arc<MetaInfo>>, BlobError> {
         if let Some(kept) = self.kept(digest) {
+            if kept.seen.elapsed() < KNOWN_FOR {
+                return Ok(Some(kept.metainfo));
+            }
             // Another origin, or docker-registry, may have removed it.
             return match self.backend.stat(&kept.content).await {
-                Ok(_) => Ok(Some(kept.metainfo)),
+                Ok(_) => {
+                    if let Some(kept) = self.metainfos.lock().get_mut(digest) {
+                        kept.seen = Instant::now();
+                    }
+                    Ok(Some(kept.metainfo))
+                }
                 Err(error) if error.is_not_found() => {
                     self.metainfos.lock().pop(digest);
                     Ok(None)
@@ -129,6 +145,7 @@ impl Blobs {
                 let kept = Kept {
                     metainfo: Arc::new(metainfo),
                     content: content.key,
+                    seen: Instant::now(),
                 };
                 self.metainfos.lock().put(*digest, kept.clone());
                 Ok(Some(kept.metainfo))
@@ -175,6 +192,7 @@ impl Blobs {
         let kept = Kept {
             metainfo: Arc::clone(&metainfo),
             content,
+            seen: Instant::now(),
         };
         self.metainfos.lock().put(*digest, kept);
         if let Err(error) = self.store_metainfo(digest, &metainfo, tree).await {
@@ -228,12 +246,40 @@ impl Blobs {
         let key = self.content_key(digest).await?;
         let range = geometry.range(piece);
         let length = range.end - range.start;
-        let object = self.backend.get(&key, Some(range)).await?;
-        let bytes = object.into_bytes(&key).await?;
+        let bytes = match self.read_range(&key, range.clone()).await {
+            // It was written anew, with the same bytes or others: whoever checks them will see.
+            Err(error) if error.is_precondition() => self.read_range(&key, range).await?,
+            read => read?,
+        };
         if bytes.len() as u64 != length {
             return Err(backend::Error::Truncated { key }.into());
         }
         Ok(bytes)
+    }
+
+    async fn read_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, backend::Error> {
+        let object = self.backend.get(key, Some(range)).await?;
+        object.into_bytes(key).await
+    }
+
+    /// Hears that content was found damaged around an offset, or somewhere; returns whether it is
+    /// worth reading again.
+    pub(crate) fn doubt(&self, content: &Key, offset: Option<u64>) -> bool {
+        self.backend.doubt(content, offset)
+    }
+
+    /// As [`Self::doubt`], of a piece.
+    ///
+    /// # Errors
+    /// A failure of storage.
+    pub(crate) async fn doubt_piece(
+        &self,
+        digest: &Digest,
+        geometry: &torrent::Geometry,
+        piece: PieceIndex,
+    ) -> Result<bool, BlobError> {
+        let key = self.content_key(digest).await?;
+        Ok(self.doubt(&key, Some(geometry.range(piece).start)))
     }
 
     async fn content_key(&self, digest: &Digest) -> Result<Key, BlobError> {

@@ -33,6 +33,7 @@ pub struct Config {
     pub cluster_key_file: PathBuf,
     pub uploads: Uploads,
     pub hashing: Hashing,
+    pub cache: Cache,
     /// Where the other parts are. The same on every machine.
     pub cluster: Cluster,
     /// Certificates towards the other parts of the cluster.
@@ -63,6 +64,15 @@ pub struct Hashing {
     pub reading: usize,
     /// Blobs being read or waiting for their turn.
     pub waiting: usize,
+}
+
+/// What is kept of storage where that is no folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cache {
+    /// Most bytes of what was read or pushed lately, in `staging`. What is not in storage yet comes
+    /// on top.
+    pub limit: Size,
 }
 
 impl Config {
@@ -110,6 +120,7 @@ impl Default for Config {
             cluster_key_file: PathBuf::from("./data/cluster.key"),
             uploads: Uploads::default(),
             hashing: Hashing::default(),
+            cache: Cache::default(),
             cluster: Cluster::default(),
             tls: service::tls::Config::default(),
             peer: peer::Config::default(),
@@ -146,6 +157,14 @@ impl Default for Hashing {
         Self {
             reading: limits.reading,
             waiting: limits.growing,
+        }
+    }
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self {
+            limit: Size::b(16 << 30),
         }
     }
 }

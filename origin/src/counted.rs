@@ -24,6 +24,12 @@ impl Counted {
         Self { inner, metrics }
     }
 
+    fn note_written(&self, is_written: bool, length: u64) {
+        if is_written {
+            self.metrics.backend_written_bytes.inc_by(length);
+        }
+    }
+
     fn note<T>(&self, operation: Operation, result: Result<T, Error>) -> Result<T, Error> {
         let outcome = match &result {
             Ok(_) => Outcome::Done,
@@ -61,7 +67,10 @@ impl Backend for Counted {
     }
 
     async fn put(&self, key: &Key, bytes: Bytes, condition: Condition) -> Result<ETag, Error> {
-        self.note(Operation::Put, self.inner.put(key, bytes, condition).await)
+        let length = bytes.len() as u64;
+        let put = self.inner.put(key, bytes, condition).await;
+        self.note_written(put.is_ok(), length);
+        self.note(Operation::Put, put)
     }
 
     async fn put_stream(
@@ -70,12 +79,21 @@ impl Backend for Counted {
         body: PutStream,
         condition: Condition,
     ) -> Result<ETag, Error> {
-        let put = self.inner.put_stream(key, body, condition).await;
+        let counter = self.metrics.backend_written_bytes.clone();
+        let body = body.inspect(move |part| {
+            if let Ok(part) = part {
+                counter.inc_by(part.len() as u64);
+            }
+        });
+        let put = self.inner.put_stream(key, body.boxed(), condition).await;
         self.note(Operation::Put, put)
     }
 
     async fn adopt(&self, key: &Key, file: &Path) -> Result<ETag, Error> {
-        self.note(Operation::Put, self.inner.adopt(key, file).await)
+        let length = tokio::fs::metadata(file).await.map_or(0, |file| file.len());
+        let put = self.inner.adopt(key, file).await;
+        self.note_written(put.is_ok(), length);
+        self.note(Operation::Put, put)
     }
 
     fn staging(&self) -> Option<PathBuf> {
@@ -88,6 +106,10 @@ impl Backend for Counted {
 
     async fn list(&self, list: List) -> Result<Listing, Error> {
         self.note(Operation::List, self.inner.list(list).await)
+    }
+
+    fn doubt(&self, key: &Key, offset: Option<u64>) -> bool {
+        self.inner.doubt(key, offset)
     }
 }
 
@@ -105,6 +127,7 @@ mod tests {
         assert!(counted.stat(&key).await.is_err());
         let bytes = Bytes::from(vec![1; 1000]);
         counted.put(&key, bytes, Condition::Any).await.unwrap();
+        assert_eq!(metrics.backend_written_bytes.get(), 1000);
         let object = counted.get(&key, Some(100..400)).await.unwrap();
         assert_eq!(metrics.backend_read_bytes.get(), 0, "none was taken");
         object.into_bytes(&key).await.unwrap();

@@ -367,7 +367,8 @@ impl Fetcher {
         Ok(self.blobs.describe(digest, content, &tree).await?)
     }
 
-    /// Remembers a source that is wrong; one that only could not be read is tried again.
+    /// Remembers a source that is wrong; one that could not be read, or of which bytes were kept on
+    /// this side of storage, is tried again.
     fn is_wrong(
         &self,
         digest: &Digest,
@@ -376,7 +377,7 @@ impl Fetcher {
         error: &GrowError,
     ) -> Arc<str> {
         let reason = reason(digest, key, error);
-        if matches!(error, GrowError::Digest(_)) {
+        if matches!(error, GrowError::Digest(_)) && !self.blobs.doubt(key, None) {
             let wrong = Wrong {
                 generation,
                 reason: Arc::clone(&reason),

@@ -1,6 +1,7 @@
 //! The routes of an origin. Handlers translate; what they mean stands in the other modules.
 
 mod error;
+mod ring;
 mod upload;
 
 use std::sync::Arc;
@@ -21,7 +22,9 @@ use torrent::{Description, SwarmName};
 use crate::blobs::Blobs;
 use crate::fetch::Fetcher;
 use crate::ingest::Ingest;
+use crate::metrics::Metrics;
 use crate::serve;
+use crate::tier::Tier;
 use error::Failure;
 
 /// What the routes tell the swarm.
@@ -39,6 +42,9 @@ pub struct Doors {
     pub fetcher: Arc<Fetcher>,
     pub ingest: Ingest,
     pub seeder: Box<dyn Seeder>,
+    /// Where storage is an object store.
+    pub tier: Option<Arc<Tier>>,
+    pub metrics: Metrics,
 }
 
 impl std::fmt::Debug for Doors {
@@ -61,6 +67,9 @@ pub fn router(doors: Arc<Doors>) -> Router {
         .route(contract::BLOB, get(read).delete(delete))
         .route(contract::METAINFO, get(metainfo))
         .route(contract::VERIFY, post(verify))
+        .route(api::ring::HELD, get(ring::held))
+        .route(api::ring::RUNS, get(ring::run).head(ring::stat))
+        .route(api::ring::DESCRIBED, get(ring::described))
         .with_state(doors)
 }
 

@@ -25,10 +25,36 @@ pub struct Metrics {
     pub backend_requests: Family<Request, Counter>,
     /// Bytes that came out of storage.
     pub backend_read_bytes: Counter,
+    /// Bytes that went into storage.
+    pub backend_written_bytes: Counter,
     /// Blobs hashed that somebody else had put into storage.
     pub grown: Counter,
     /// Sources that were not what their digest says, or changed.
     pub revoked: Counter,
+    /// Reads that found their run in the cache, or being read.
+    pub run_hits: Counter,
+    /// Reads that had to begin one.
+    pub run_misses: Counter,
+    /// Bytes of runs that had to make room for others.
+    pub run_evicted_bytes: Counter,
+    /// Reads between origins.
+    pub ring_reads: Family<RingRead, Counter>,
+}
+
+/// A read between origins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RingRead {
+    pub way: Way,
+    pub outcome: Outcome,
+}
+
+/// Who asked whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Way {
+    /// This origin asked another one.
+    Asked,
+    /// Another origin asked this one.
+    Served,
 }
 
 /// A request to storage.
@@ -78,47 +104,80 @@ impl EncodeLabelValue for Outcome {
     }
 }
 
+impl EncodeLabelValue for Way {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        encoder.write_str(match self {
+            Self::Asked => "asked",
+            Self::Served => "served",
+        })
+    }
+}
+
 impl Metrics {
     /// Makes the counters known to the registry of the process.
     #[must_use]
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         let registry = registry.sub_registry_with_prefix("origin");
-        let Self {
-            uploads,
-            committed_bytes,
-            backend_requests,
-            backend_read_bytes,
-            grown,
-            revoked,
-        } = metrics.clone();
-        for (name, help, counter) in [
-            ("uploads", "Uploads that became blobs", uploads),
-            ("grown", "Blobs hashed that others had stored", grown),
-            (
-                "revoked",
-                "Sources that were not what their digest says, or changed",
-                revoked,
-            ),
-        ] {
+        for (name, help, counter) in metrics.counts() {
             registry.register(name, help, counter);
         }
-        for (name, help, counter) in [
+        for (name, help, counter) in metrics.bytes() {
+            registry.register_with_unit(name, help, Unit::Bytes, counter);
+        }
+        let requests = metrics.backend_requests.clone();
+        registry.register("backend_requests", "Requests to storage", requests);
+        let reads = metrics.ring_reads.clone();
+        registry.register("ring_reads", "Reads between origins", reads);
+        metrics
+    }
+
+    fn counts(&self) -> [(&'static str, &'static str, Counter); 5] {
+        let revoked = "Sources that were not what their digest says, or changed";
+        [
+            ("uploads", "Uploads that became blobs", self.uploads.clone()),
+            (
+                "grown",
+                "Blobs hashed that others had stored",
+                self.grown.clone(),
+            ),
+            ("revoked", revoked, self.revoked.clone()),
+            (
+                "run_hits",
+                "Reads that found their run cached",
+                self.run_hits.clone(),
+            ),
+            (
+                "run_misses",
+                "Reads that began a run",
+                self.run_misses.clone(),
+            ),
+        ]
+    }
+
+    fn bytes(&self) -> [(&'static str, &'static str, Counter); 4] {
+        [
             (
                 "committed",
                 "Bytes of uploads that became blobs",
-                committed_bytes,
+                self.committed_bytes.clone(),
             ),
             (
                 "backend_read",
                 "Bytes read from storage",
-                backend_read_bytes,
+                self.backend_read_bytes.clone(),
             ),
-        ] {
-            registry.register_with_unit(name, help, Unit::Bytes, counter);
-        }
-        registry.register("backend_requests", "Requests to storage", backend_requests);
-        metrics
+            (
+                "backend_written",
+                "Bytes written to storage",
+                self.backend_written_bytes.clone(),
+            ),
+            (
+                "run_evicted",
+                "Bytes of runs that made room for others",
+                self.run_evicted_bytes.clone(),
+            ),
+        ]
     }
 
     /// Lets the registry of the process ask how many blobs are being hashed.

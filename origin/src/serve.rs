@@ -60,7 +60,14 @@ pub fn hashed(
             };
             let whole = geometry.range(piece);
             let bytes = source.next(whole.clone()).await?;
-            let bytes = check(&metainfo, piece, bytes).await?;
+            let bytes = match check(&metainfo, piece, bytes).await {
+                Ok(bytes) => bytes,
+                // What was kept of storage may be damaged, and storage may be right: once.
+                Err(error) => match source.again(whole.clone()).await? {
+                    Some(bytes) => check(&metainfo, piece, bytes).await?,
+                    None => return Err(error),
+                },
+            };
             let wanted = range.start.max(whole.start)..range.end.min(whole.end);
             let part = bytes.slice(within(&whole, wanted.start)..within(&whole, wanted.end));
             Ok(Some((part, (source, pieces, metainfo))))

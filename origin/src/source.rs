@@ -4,11 +4,12 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use backend::{ByteStream, Stat};
+use backend::ByteStream;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 
 use crate::blobs::{BlobError, Blobs, Content};
+use crate::runs::same_bytes;
 
 /// Times in a row that reading may fail without a byte of progress.
 const MAX_ATTEMPTS: u32 = 5;
@@ -83,6 +84,21 @@ impl Source {
         Ok(self.buffer.split_to(length).freeze())
     }
 
+    /// Returns the bytes of `range` anew, because those that came were damaged; `None` where they
+    /// would be the same again.
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    pub(crate) async fn again(&mut self, range: Range<u64>) -> Result<Option<Bytes>, SourceError> {
+        if !self.blobs.doubt(&self.content.key, Some(range.start)) {
+            return Ok(None);
+        }
+        self.body = None;
+        self.buffer.clear();
+        self.position = range.start;
+        self.next(range).await.map(Some)
+    }
+
     async fn part(&mut self) -> Result<Bytes, SourceError> {
         let unreadable = SourceError::Unreadable;
         let body = match &mut self.body {
@@ -95,7 +111,7 @@ impl Source {
                     BlobError::Backend(error) => lost(error),
                     BlobError::Length(_) => SourceError::Changed,
                 })?;
-                if !same(&object.stat, &self.content.stat) {
+                if !same_bytes(&object.stat, &self.content.stat) {
                     return Err(SourceError::Changed);
                 }
                 self.body.insert(object.body)
@@ -110,14 +126,10 @@ impl Source {
     }
 }
 
-/// Returns whether two looks at a source saw the same bytes.
-fn same(one: &Stat, other: &Stat) -> bool {
-    one.etag == other.etag && one.length == other.length
-}
-
-/// A source that is gone or shorter than it was has changed.
+/// A source that is gone, another one or shorter than it was has changed.
 fn lost(error: backend::Error) -> SourceError {
-    if error.is_not_found() || matches!(error, backend::Error::Range { .. }) {
+    let is_gone = error.is_not_found() || error.is_precondition();
+    if is_gone || matches!(error, backend::Error::Range { .. }) {
         return SourceError::Changed;
     }
     SourceError::Unreadable(error)

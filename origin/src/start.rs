@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use api::Origin;
+use api::{Http, Origin, RingClient};
 use backend::Backend;
 use peer::Node;
 use prometheus_client::registry::Registry;
@@ -23,14 +23,18 @@ use crate::blobs::{Blobs, blocking};
 use crate::config::Config;
 use crate::counted::Counted;
 use crate::fetch::Fetcher;
+use crate::held::Held;
 use crate::http::{self, Doors};
 use crate::ingest::Ingest;
 use crate::key::{self, KeyFileError};
 use crate::metrics::Metrics;
 use crate::pieces::Pieces;
+use crate::reads::{self, Reads};
 use crate::recent::Recent;
 use crate::report::OriginReport;
+use crate::ring::Ring;
 use crate::seeder::{self, Seeder};
+use crate::tier::Tier;
 
 /// How often uploads that stand still are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(600);
@@ -62,8 +66,10 @@ pub enum StartError {
     Key(#[from] KeyFileError),
     #[error(transparent)]
     Tls(#[from] TlsError),
-    #[error("uploads: {0}")]
-    Uploads(#[from] store::DiskError),
+    #[error("staging: {0}")]
+    Staging(#[from] store::DiskError),
+    #[error(transparent)]
+    Ring(#[from] api::CallError),
     #[error("the system does not give {what}: {source}")]
     System {
         what: &'static str,
@@ -86,9 +92,14 @@ pub async fn start(
     let mut registry = Registry::default();
     service::telemetry::build_info(&mut registry);
     let metrics = Metrics::register(&mut registry);
-    let backend = config.backend.open().await?;
-    let backend = Arc::new(Counted::new(backend, metrics.clone()));
-    let uploads = open_uploads(&config, &*backend).await?;
+    let store = config.backend.open().await?;
+    let store: Arc<dyn Backend> = Arc::new(Counted::new(store, metrics.clone()));
+    // First: the folder that everything else of this origin lies in is then its own.
+    let uploads = open_uploads(&config, &*store).await?;
+    let tier = open_tier(&config, &store, &tls, &metrics).await?;
+    let backend = tier
+        .clone()
+        .map_or(store, |tier| -> Arc<dyn Backend> { tier });
     let key = load_key(&config).await?;
     let public = key.public();
     tracing::info!(cluster_key = %public, "the public key for agents and trackers");
@@ -123,6 +134,8 @@ pub async fn start(
         blobs,
         fetcher: Arc::clone(&fetcher),
         seeder: Box::new(Seeder::new(node.clone(), Arc::clone(&recent))),
+        tier,
+        metrics: metrics.clone(),
     };
     let router = http::router(Arc::new(doors));
     let door = Door::of_cluster(listeners.http, &tls, &api::access::ORIGIN);
@@ -178,6 +191,32 @@ async fn open_uploads(config: &Config, backend: &dyn Backend) -> Result<Arc<Uplo
     let limits = config.uploads.into();
     let uploads = blocking(move || Uploads::open(area, limits)).await?;
     Ok(Arc::new(uploads))
+}
+
+/// Opens what lies between blobs and an object store; nothing does where storage is a folder.
+async fn open_tier(
+    config: &Config,
+    store: &Arc<dyn Backend>,
+    tls: &Tls,
+    metrics: &Metrics,
+) -> Result<Option<Arc<Tier>>, StartError> {
+    let area = match (&config.backend, &config.staging) {
+        (backend::Config::Fs { .. }, _) | (_, None) => return Ok(None),
+        (_, Some(staging)) => staging.join(config.name.as_str()),
+    };
+    let held = Held::open(area.join("held")).await?;
+    let cluster = Arc::new(config.cluster.clone());
+    let http = Http::to(Role::Origin, tls, Ring::limits());
+    let client = RingClient::new(http, cluster, config.name.as_str());
+    let reads = Reads::open(reads::Setup {
+        store: Arc::clone(store),
+        ring: Ring::new(client?, metrics.clone()),
+        folder: area.join("runs"),
+        limit_bytes: config.cache.limit.as_u64(),
+        metrics: metrics.clone(),
+    });
+    let tier = Tier::new(Arc::new(held), Arc::clone(store), reads.await?);
+    Ok(Some(Arc::new(tier)))
 }
 
 async fn load_key(config: &Config) -> Result<ClusterKey, StartError> {

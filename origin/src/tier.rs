@@ -12,18 +12,27 @@ use backend::{Backend, Condition, ETag, Error, Key, List, Listing, Object, PutSt
 use bytes::Bytes;
 
 use crate::held::Held;
+use crate::reads::Reads;
+use crate::runs::Asker;
 
 /// An object store, and what is on its way there.
 #[derive(Debug)]
 pub struct Tier {
     held: Arc<Held>,
     store: Arc<dyn Backend>,
+    reads: Arc<Reads>,
 }
 
 impl Tier {
     #[must_use]
-    pub const fn new(held: Arc<Held>, store: Arc<dyn Backend>) -> Self {
-        Self { held, store }
+    pub const fn new(held: Arc<Held>, store: Arc<dyn Backend>, reads: Arc<Reads>) -> Self {
+        Self { held, store, reads }
+    }
+
+    /// Returns how this origin reads storage.
+    #[must_use]
+    pub const fn reads(&self) -> &Arc<Reads> {
+        &self.reads
     }
 
     /// Returns what is on its way to storage.
@@ -44,21 +53,21 @@ impl Backend for Tier {
     async fn stat(&self, key: &Key) -> Result<Stat, Error> {
         match self.held.stat(key).await? {
             Some(stat) => Ok(stat),
-            None => self.store.stat(key).await,
+            None => self.reads.stat(key, Asker::Here).await,
         }
     }
 
     async fn get(&self, key: &Key, range: Option<Range<u64>>) -> Result<Object, Error> {
         match self.held.get(key, range.clone()).await? {
             Some(object) => Ok(object),
-            None => self.store.get(key, range).await,
+            None => self.reads.get(key, range).await,
         }
     }
 
     async fn read(&self, key: &Key, limit_bytes: u64) -> Result<(Bytes, Stat), Error> {
         match self.held.read(key, limit_bytes).await? {
             Some(read) => Ok(read),
-            None => self.store.read(key, limit_bytes).await,
+            None => self.reads.read(key, limit_bytes).await,
         }
     }
 
@@ -85,10 +94,16 @@ impl Backend for Tier {
 
     async fn delete(&self, key: &Key) -> Result<(), Error> {
         self.held.delete(key).await?;
-        self.store.delete(key).await
+        let deleted = self.store.delete(key).await;
+        self.reads.forget(key);
+        deleted
     }
 
     async fn list(&self, list: List) -> Result<Listing, Error> {
         self.store.list(list).await
+    }
+
+    fn doubt(&self, key: &Key, offset: Option<u64>) -> bool {
+        self.reads.doubt(key, offset)
     }
 }

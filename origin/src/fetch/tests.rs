@@ -295,7 +295,7 @@ async fn storage_that_fails_is_a_failure_not_an_absence() {
     assert!(matches!(resolution, Found::Failed(_)), "{resolution:?}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn metainfo_that_does_not_hold_is_made_again() {
     let bench = bench(8, Faults::default());
     let bytes = bytes(2 * MIB);
@@ -328,6 +328,7 @@ async fn metainfo_that_does_not_hold_is_made_again() {
         Found::Here(_)
     ));
     bench.backend.delete(&layout::blob(&digest)).await.unwrap();
+    tokio::time::advance(crate::blobs::KNOWN_FOR).await;
     assert!(matches!(
         bench.fetcher.resolve(&digest).await,
         Found::Absent

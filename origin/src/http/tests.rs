@@ -52,11 +52,13 @@ fn start(root: tempfile::TempDir) -> Bench {
         ingest: Ingest::new(
             Arc::new(uploads),
             Arc::clone(&blobs),
-            crate::metrics::Metrics::default(),
+            Metrics::default(),
         ),
         seeder: Box::new(seeder),
         blobs,
         fetcher,
+        tier: None,
+        metrics: Metrics::default(),
     };
     Bench {
         router: router(Arc::new(doors)),
