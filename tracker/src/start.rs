@@ -68,7 +68,11 @@ pub async fn start(
     config.validate()?;
     let advertised = config.member()?.peer.to_shared();
     let tls = Tls::open(&config.tls, TlsRole::Tracker, &shutdown).await?;
-    let key = key_text::load(config.cluster_key, config.cluster_public_key_file.as_deref()).await?;
+    let key = key_text::load(
+        config.cluster_key,
+        config.cluster_public_key_file.as_deref(),
+    )
+    .await?;
     if key.is_none() {
         tracing::warn!(
             "there is neither cluster_key nor cluster_public_key_file: what peers say about blobs \
