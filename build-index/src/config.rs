@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use api::{Name, Size};
+use api::{Cluster, Name, Size};
 use serde::{Deserialize, Serialize};
 
 use crate::start::StartError;
@@ -20,6 +20,11 @@ pub struct Config {
     pub admin_addr: SocketAddr,
     /// The storage of the cluster. The same at all build-indexes and origins.
     pub backend: backend::Config,
+    /// The parts of the cluster: only `build_indexes` counts, and only for `tag_writer`.
+    pub cluster: Cluster,
+    /// The member of `cluster.build_indexes` that makes all changes of tags, over a storage that
+    /// cannot decide between writers. The same at all build-indexes.
+    pub tag_writer: Option<Name>,
     /// Most bytes of manifests kept in memory. They are kept by digest, so none can be outdated.
     pub manifest_cache: Size,
     /// How long a question may wait for storage.
@@ -48,6 +53,11 @@ impl Config {
                 return Err(StartError::NoWait(name));
             }
         }
+        if let Some(writer) = &self.tag_writer
+            && self.cluster.build_indexes.get(writer.as_str()).is_none()
+        {
+            return Err(StartError::NoSuchWriter(writer.clone()));
+        }
         self.tls.validate()?;
         Ok(())
     }
@@ -61,6 +71,8 @@ impl Default for Config {
             http_addr: local(5004),
             admin_addr: local(5084),
             backend: backend::Config::default(),
+            cluster: Cluster::default(),
+            tag_writer: None,
             manifest_cache: Size::mib(64),
             read_wait: Duration::from_secs(8),
             write_wait: Duration::from_secs(60),

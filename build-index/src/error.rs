@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use api::{ErrorBody, ErrorCode};
+use api::{ErrorBody, ErrorCode, Name};
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -54,6 +54,19 @@ pub(crate) enum Failure {
     Storage(#[from] Arc<backend::Error>),
     #[error("storage did not answer within {0} s")]
     Timeout(u64),
+    /// What the build-index answered that writes tags.
+    #[error("{}", .0.message)]
+    Elsewhere(Box<ErrorBody>),
+    #[error(
+        "tags are written by {writer} (`tag_writer`), which cannot be reached: {reason}; try again \
+         when it runs"
+    )]
+    WriterAway { writer: Name, reason: String },
+    #[error(
+        "{from} passed a change on to this build-index, whose own `tag_writer` is {writer}; give the \
+         same in all configurations"
+    )]
+    NotTheWriter { from: String, writer: Name },
     #[error("{0} is changed too often; try again")]
     Contended(String),
     #[error("a mistake of the build-index: {0}")]
@@ -104,7 +117,11 @@ impl Failure {
             Self::ManifestInvalid(_) | Self::SizeDiffers { .. } => ErrorCode::ManifestInvalid,
             Self::Damaged(_) => ErrorCode::Storage,
             Self::Storage(error) => of_storage(error),
-            Self::Timeout(_) | Self::Contended(_) => ErrorCode::Unavailable,
+            Self::Elsewhere(body) => body.code,
+            Self::Timeout(_)
+            | Self::Contended(_)
+            | Self::WriterAway { .. }
+            | Self::NotTheWriter { .. } => ErrorCode::Unavailable,
             Self::Internal(_) => ErrorCode::Internal,
         }
     }
@@ -139,6 +156,9 @@ impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let code = self.code();
         let mut body = ErrorBody::new(code, self.to_string());
+        if let Self::Elsewhere(said) = &self {
+            body.clone_from(said);
+        }
         if let Self::ManifestBlobUnknown { missing, .. } = &self {
             body.missing.clone_from(missing);
         }

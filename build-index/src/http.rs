@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use api::build_index::{
     self as contract, BlobStat, DIGEST_HEADER, LinkQuery, MAX_PAGE_NAMES, MAX_TAGS, ManifestStored,
-    Names as NamesAnswer, PageQuery, Referrers as ReferrersAnswer, ReferrersQuery,
+    Names as NamesAnswer, PageQuery, Referrers as ReferrersAnswer, ReferrersQuery, WRITE_HEADER,
+    WriteId,
 };
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
@@ -26,6 +27,7 @@ use crate::metrics::{Endpoint, Metrics};
 use crate::names::{Names, Page};
 use crate::referrers::Referrers;
 use crate::repositories::Repositories;
+use crate::writer::Writer;
 
 /// Longest `last` or artifact type in bytes.
 const MAX_TEXT_BYTES: usize = 512;
@@ -38,6 +40,7 @@ pub(crate) struct Doors {
     pub(crate) referrers: Referrers,
     pub(crate) names: Names,
     pub(crate) metrics: Metrics,
+    pub(crate) writer: Writer,
     pub(crate) read_wait: Duration,
     pub(crate) write_wait: Duration,
 }
@@ -132,7 +135,12 @@ async fn put_manifest(
         tags,
         media_type,
         bytes: collect(body, doors.write_wait).await?,
+        write: write_of(&headers)?,
     };
+    if let Some(writer) = doors.writer.elsewhere(&headers)? {
+        let stored = bounded(doors.write_wait, writer.put(put)).await?;
+        return Ok((StatusCode::CREATED, Json(stored)));
+    }
     let stored = to_the_end(doors, async |doors| doors.manifests.put(put).await).await?;
     Ok((StatusCode::CREATED, Json(stored)))
 }
@@ -140,10 +148,17 @@ async fn put_manifest(
 async fn delete_manifest(
     State(doors): Shared,
     Path((repository, reference)): Path<(String, String)>,
+    headers: HeaderMap,
 ) -> Result<StatusCode, Failure> {
     let (repository, reference) = parse(&repository, &reference)?;
+    let write = write_of(&headers)?;
+    if let Some(writer) = doors.writer.elsewhere(&headers)? {
+        let deleted = writer.delete(&repository, &reference, write);
+        bounded(doors.write_wait, deleted).await?;
+        return Ok(StatusCode::NO_CONTENT);
+    }
     to_the_end(doors, async move |doors| {
-        doors.manifests.delete(&repository, &reference).await
+        doors.manifests.delete(&repository, &reference, write).await
     })
     .await?;
     Ok(StatusCode::NO_CONTENT)
@@ -249,6 +264,15 @@ fn parse(repository: &str, reference: &str) -> Result<(RepositoryName, Reference
 
 fn parse_blob(repository: &str, digest: &str) -> Result<(RepositoryName, Digest), Failure> {
     Ok((repository.parse()?, digest.parse::<Digest>()?))
+}
+
+fn write_of(headers: &HeaderMap) -> Result<Option<WriteId>, Failure> {
+    let Some(value) = headers.get(WRITE_HEADER) else {
+        return Ok(None);
+    };
+    let id = value.to_str().ok().and_then(|text| text.parse().ok());
+    let wrong = || Failure::Query(format!("{WRITE_HEADER} is 32 hex digits"));
+    id.map(Some).ok_or_else(wrong)
 }
 
 fn tags_of(query: Asked<Vec<(String, String)>>) -> Result<Vec<Tag>, Failure> {

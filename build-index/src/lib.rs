@@ -19,6 +19,7 @@ mod repositories;
 mod start;
 mod storage;
 mod tags;
+mod writer;
 
 pub use config::Config;
 pub use start::{Listeners, StartError, start};

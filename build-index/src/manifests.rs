@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use api::build_index::{ManifestContent, ManifestStored};
+use api::build_index::{ManifestContent, ManifestStored, WriteId};
 use backend::layout;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -61,6 +61,8 @@ pub(crate) struct Put {
     pub(crate) tags: Vec<Tag>,
     pub(crate) media_type: Option<String>,
     pub(crate) bytes: Bytes,
+    /// Names the change where it may be asked for again.
+    pub(crate) write: Option<WriteId>,
 }
 
 impl Manifests {
@@ -115,6 +117,7 @@ impl Manifests {
             tags,
             media_type,
             bytes,
+            write,
         } = put;
         let manifest = Manifest::parse(media_type.as_deref(), &bytes)?;
         let sha256 = Digest::sha256(&bytes);
@@ -136,7 +139,7 @@ impl Manifests {
         self.store(&repository, &digest, &sha256, &manifest, &bytes)
             .await?;
         for tag in reference.tag().into_iter().chain(&tags) {
-            let version = self.tags.put(&repository, tag, &digest).await?;
+            let version = self.tags.put(&repository, tag, &digest, write).await?;
             tracing::info!(%repository, %tag, %digest, version, "a tag names a manifest");
         }
         self.kept.put(digest, media::stated(&bytes), bytes);
@@ -153,10 +156,11 @@ impl Manifests {
         &self,
         repository: &RepositoryName,
         reference: &Reference,
+        write: Option<WriteId>,
     ) -> Result<(), Failure> {
         match reference {
             Reference::Tag(tag) => {
-                if !self.tags.delete(repository, tag, None).await? {
+                if !self.tags.delete(repository, tag, None, write).await? {
                     return Err(self.unknown(repository, reference).await?);
                 }
                 tracing::info!(%repository, %tag, "a tag was removed");
@@ -166,7 +170,7 @@ impl Manifests {
                 let Some(content) = self.repositories.manifest(repository, digest).await? else {
                     return Err(self.unknown(repository, reference).await?);
                 };
-                self.untag(repository, digest).await?;
+                self.untag(repository, digest, write).await?;
                 self.forget_subject(repository, digest, &content).await?;
                 // Last, so that whoever was cut off can do it again.
                 let link = layout::revision_link(repository, digest);
@@ -291,7 +295,12 @@ impl Manifests {
     }
 
     /// Removes all tags that name a manifest.
-    async fn untag(&self, repository: &RepositoryName, digest: &Digest) -> Result<(), Failure> {
+    async fn untag(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        write: Option<WriteId>,
+    ) -> Result<(), Failure> {
         let mut after = None;
         loop {
             let page = self.names.candidates(repository, after.as_deref()).await?;
@@ -300,7 +309,8 @@ impl Manifests {
                 if self.tags.read(repository, &tag).await? != Some(*digest) {
                     return Ok(());
                 }
-                self.tags.delete(repository, &tag, Some(digest)).await?;
+                let only = Some(digest);
+                self.tags.delete(repository, &tag, only, write).await?;
                 tracing::info!(%repository, %tag, %digest, "a tag was removed with its manifest");
                 Ok::<_, Failure>(())
             });

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::Name;
 use async_trait::async_trait;
 use backend::probe::{self, Conditions};
 use backend::{Backend, List, layout};
@@ -26,6 +27,7 @@ use crate::referrers::Referrers;
 use crate::repositories::Repositories;
 use crate::storage::Storage;
 use crate::tags::Tags;
+use crate::writer::{SETTLE, Writer};
 
 /// How long storage may take to show that it is there.
 const PROBE_WAIT: Duration = Duration::from_secs(3);
@@ -46,9 +48,15 @@ pub enum StartError {
     Backend(#[from] backend::Error),
     #[error(
         "the storage of `backend` {0}, so that two writers of a tag could both believe they won; \
-         use a store that keeps If-Match and If-None-Match of writes, or a folder"
+         let one build-index write all tags: give its name as `tag_writer` in the configurations of \
+         all build-indexes (or use a store that keeps If-Match and If-None-Match of writes)"
     )]
     Conditions(&'static str),
+    #[error(
+        "`tag_writer` is {0}, and `cluster.build_indexes` has no member of that name; give the name \
+         of one that it has"
+    )]
+    NoSuchWriter(Name),
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error("the system does not give {what}: {source}")]
@@ -75,13 +83,30 @@ pub async fn start(
     })?;
     let tls = Tls::open(&config.tls, Role::BuildIndex, &shutdown).await?;
     let backend = config.backend.open().await?;
-    if matches!(config.backend, backend::Config::S3(_)) {
-        check_conditions(&backend).await?;
+    let writer = Writer::new(&config, &tls)?;
+    match &config.tag_writer {
+        Some(name) if *name == config.name => {
+            tracing::info!("this build-index writes all tags");
+            tokio::time::sleep(SETTLE).await;
+        }
+        Some(name) => tracing::info!(%name, "another build-index writes all tags"),
+        None if matches!(config.backend, backend::Config::S3(_)) => {
+            check_conditions(&backend).await?;
+        }
+        None => {}
     }
     let mut registry = Registry::default();
     service::telemetry::build_info(&mut registry);
     let metrics = Metrics::register(&mut registry);
-    let doors = doors(Arc::clone(&backend), &config, metrics.clone(), random()?);
+    let tag_writer = config.tag_writer.clone();
+    let process = random()?;
+    let doors = doors(
+        Arc::clone(&backend),
+        &config,
+        metrics.clone(),
+        process,
+        writer,
+    );
     let router = http::router(Arc::new(doors));
     let door = Door::of_cluster(listeners.http, &tls, &api::access::BUILD_INDEX);
     let serving = service::http::serve(door, router, config.server, shutdown.clone());
@@ -89,6 +114,7 @@ pub async fn start(
         storage: Storage::new(backend),
         metrics,
         http_addr: addr.to_string(),
+        tag_writer,
     };
     let admin = Admin::new(
         config.name.to_string(),
@@ -119,12 +145,14 @@ pub(crate) fn doors(
     config: &Config,
     metrics: Metrics,
     process: u128,
+    writer: Writer,
 ) -> Doors {
     let storage = Storage::new(backend);
     let (read_wait, write_wait) = (config.read_wait, config.write_wait);
     let repositories = Repositories::new(storage.clone());
     let referrers = Referrers::new(storage.clone(), repositories.clone());
-    let tags = Tags::new(storage.clone(), metrics.clone(), read_wait, process);
+    let writes = matches!(writer, Writer::Here);
+    let tags = Tags::new(storage.clone(), metrics.clone(), read_wait, process, writes);
     let names = Names::new(
         storage.clone(),
         repositories.clone(),
@@ -147,6 +175,7 @@ pub(crate) fn doors(
         referrers,
         names,
         metrics,
+        writer,
         read_wait,
         write_wait,
     }
@@ -169,6 +198,7 @@ struct IndexReport {
     storage: Storage,
     metrics: Metrics,
     http_addr: String,
+    tag_writer: Option<Name>,
 }
 
 #[async_trait]
@@ -176,6 +206,7 @@ impl Report for IndexReport {
     async fn status(&self) -> Value {
         json!({
             "http_addr": self.http_addr,
+            "tag_writer": self.tag_writer,
             "resolves": self.metrics.resolves.get(),
             "manifests_stored": self.metrics.manifests_stored.get(),
             "tags_written": self.metrics.tags_written.get(),

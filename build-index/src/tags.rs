@@ -14,8 +14,10 @@ mod record;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use api::build_index::WriteId;
 use backend::{Condition, ETag, Entry, Error, Key, List, layout};
 use oci::{Digest, RepositoryName, Tag};
+use tokio::sync::OwnedMutexGuard;
 
 use crate::error::Failure;
 use crate::flights::{Flights, Lost};
@@ -49,9 +51,11 @@ struct Inner {
     read_wait: Duration,
     flights: Flights<(RepositoryName, Tag), Result<Option<Digest>, Failure>>,
     turns: Locks,
+    /// Whether this process may write; where not, reads leave what they find as it is.
+    writes: bool,
     /// Names this process among all that ever wrote.
     process: u128,
-    writes: AtomicU64,
+    numbers: AtomicU64,
 }
 
 /// What became of a record that was to be written.
@@ -85,12 +89,14 @@ impl<'a> Place<'a> {
 }
 
 impl Tags {
-    /// `process` is random, so that no other process has the same.
+    /// `process` is random, so that no other process has the same. Where `writes` is not set
+    /// another process writes all tags, and nobody here may.
     pub(crate) fn new(
         storage: Storage,
         metrics: Metrics,
         read_wait: Duration,
         process: u128,
+        writes: bool,
     ) -> Self {
         Self(std::sync::Arc::new(Inner {
             storage,
@@ -98,8 +104,9 @@ impl Tags {
             read_wait,
             flights: Flights::default(),
             turns: Locks::default(),
+            writes,
             process,
-            writes: AtomicU64::new(0),
+            numbers: AtomicU64::new(0),
         }))
     }
 
@@ -149,10 +156,7 @@ impl Tags {
                     if !self.0.is_settled_outside(&place, &seen).await? {
                         continue;
                     }
-                    // What is there is true whether or not it can be recorded.
-                    if let Err(error) = self.0.adopt(&place, &seen).await {
-                        tracing::warn!(%repository, %tag, %error, "cannot record a tag changed by another registry");
-                    }
+                    self.0.record_outside(&place, &seen).await;
                     return Ok(seen.link.digest());
                 }
             }
@@ -160,38 +164,61 @@ impl Tags {
         Err(place.contended())
     }
 
-    /// Lets a tag name a manifest; returns the version of that.
+    /// Lets a tag name a manifest; returns the version of that. Where `write` was made before, it
+    /// is not made again, whatever was written since.
     pub(crate) async fn put(
         &self,
         repository: &RepositoryName,
         tag: &Tag,
         digest: &Digest,
+        write: Option<WriteId>,
     ) -> Result<u64, Failure> {
-        let place = Place::new(repository, tag);
-        let _turn = self.0.turns.turn((repository, tag)).await;
-        let wanted = |seen: &Seen| match &seen.record {
-            Some(record) if record.current() == Some(*digest) => Some(record.version),
+        let digest = *digest;
+        let wanted = move |seen: &Seen| match &seen.record {
+            Some(record) if record.current() == Some(digest) => Some(record.version),
             Some(_) | None => None,
         };
-        let changed = self.0.change(&place, Some(*digest), wanted).await;
-        changed.map(|version| version.unwrap_or(0))
+        let changed = self.change((repository, tag), Some(digest), write, wanted);
+        Ok(changed.await?.unwrap_or(0))
     }
 
-    /// Removes a tag, where `only` is given only if it names that. Returns whether it did.
+    /// Removes a tag, where `only` is given only if it names that. Returns whether it did. As for
+    /// [`Self::put`], `write` is not made twice.
     pub(crate) async fn delete(
         &self,
         repository: &RepositoryName,
         tag: &Tag,
         only: Option<&Digest>,
+        write: Option<WriteId>,
     ) -> Result<bool, Failure> {
-        let place = Place::new(repository, tag);
-        let _turn = self.0.turns.turn((repository, tag)).await;
-        let another = |seen: &Seen| {
+        let only = only.copied();
+        let another = move |seen: &Seen| {
             let current = seen.current();
-            (only.is_some() && current != only.copied()).then_some(0)
+            (only.is_some() && current != only).then_some(0)
         };
-        let changed = self.0.change(&place, None, another).await?;
+        let changed = self.change((repository, tag), None, write, another).await?;
         Ok(changed.is_some_and(|version| version > 0))
+    }
+
+    /// Waits for the turn of a tag and makes a change to its end, even where whoever asked for it
+    /// leaves: a write that was let go could still arrive after the next one.
+    async fn change(
+        &self,
+        (repository, tag): (&RepositoryName, &Tag),
+        digest: Option<Digest>,
+        write: Option<WriteId>,
+        done: impl Fn(&Seen) -> Option<u64> + Send + Sync + 'static,
+    ) -> Result<Option<u64>, Failure> {
+        let turn = self.0.turns.turn((repository, tag)).await;
+        let (this, repository, tag) = (self.clone(), repository.clone(), tag.clone());
+        let changing = tokio::spawn(async move {
+            let place = Place::new(&repository, &tag);
+            let changed = this.0.change(&place, digest, write, done).await;
+            drop(turn);
+            changed
+        });
+        let changed = changing.await;
+        changed.unwrap_or_else(|error| Err(Failure::Internal(error.to_string())))
     }
 }
 
@@ -202,10 +229,13 @@ impl Inner {
         &self,
         place: &Place<'_>,
         digest: Option<Digest>,
+        write: Option<WriteId>,
         done: impl Fn(&Seen) -> Option<u64>,
     ) -> Result<Option<u64>, Failure> {
-        let number = self.writes.fetch_add(1, Ordering::Relaxed);
-        let writer = format!("{:032x}-{number}", self.process);
+        let writer = match write {
+            Some(write) => write.to_string(),
+            None => format!("{:032x}-{}", self.process, self.number()),
+        };
         let mut failures = 0;
         for round in 0..ROUNDS {
             let seen = self.in_step(place).await?;
@@ -214,6 +244,9 @@ impl Inner {
                 self.follow(place, record.clone(), seen.etag).await?;
                 self.metrics.tags_written.inc();
                 return Ok(Some(record.version));
+            }
+            if seen.is_after(&writer) {
+                return Ok(seen.record.map(|record| record.version));
             }
             if let Some(version) = done(&seen) {
                 return Ok(Some(version));
@@ -400,8 +433,7 @@ impl Inner {
 
     /// Records what was changed outside. Where somebody else writes meanwhile, that is the record.
     async fn adopt(&self, place: &Place<'_>, seen: &Seen) -> Result<(), Failure> {
-        let number = self.writes.fetch_add(1, Ordering::Relaxed);
-        let writer = format!("outside-{:032x}-{number}", self.process);
+        let writer = format!("outside-{:032x}-{}", self.process, self.number());
         let Some(next) = Record::next(seen, seen.link.digest(), &writer) else {
             return Ok(());
         };
@@ -416,16 +448,58 @@ impl Inner {
         Ok(())
     }
 
-    /// Ends what a writer began that is gone. A reader's answer does not depend on it.
-    async fn finish_abandoned(&self, place: &Place<'_>, seen: &Seen) {
-        let Some(record) = seen.record.as_ref().filter(|record| record.is_abandoned()) else {
+    /// Records what a reader found changed outside. Its answer is true whether or not that can be
+    /// done.
+    async fn record_outside(&self, place: &Place<'_>, seen: &Seen) {
+        // Whoever has the turn will see it too.
+        let Some(_turn) = self.turn_of_reader(place) else {
             return;
         };
-        let followed = self.follow(place, record.clone(), seen.etag.clone());
+        let recorded = async {
+            let again = self.look(place).await?;
+            if again.etag == seen.etag && again.link.digest() == seen.link.digest() {
+                self.adopt(place, &again).await?;
+            }
+            Ok::<_, Failure>(())
+        };
+        if let Err(error) = recorded.await {
+            let (repository, tag) = (place.repository, place.tag);
+            tracing::warn!(%repository, %tag, %error, "cannot record a tag changed by another registry");
+        }
+    }
+
+    /// Ends what a writer began that is gone. A reader's answer does not depend on it.
+    async fn finish_abandoned(&self, place: &Place<'_>, seen: &Seen) {
+        let is_abandoned = |seen: &Seen| seen.record.as_ref().is_some_and(Record::is_abandoned);
+        if !is_abandoned(seen) {
+            return;
+        }
+        let Some(_turn) = self.turn_of_reader(place) else {
+            return;
+        };
+        let followed = async {
+            let seen = self.look(place).await?;
+            match seen.record {
+                Some(record) if record.is_abandoned() => {
+                    self.follow(place, record, seen.etag).await
+                }
+                Some(_) | None => Ok(()),
+            }
+        };
         if let Err(error) = followed.await {
             let (repository, tag) = (place.repository, place.tag);
             tracing::warn!(%repository, %tag, %error, "cannot finish what another writer began");
         }
+    }
+
+    /// Returns the turn in which a reader may write; `None` where it may not, or need not.
+    fn turn_of_reader(&self, place: &Place<'_>) -> Option<OwnedMutexGuard<()>> {
+        let key = (place.repository, place.tag);
+        self.writes.then(|| self.turns.try_turn(key))?
+    }
+
+    fn number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
     async fn look(&self, place: &Place<'_>) -> Result<Seen, Failure> {
@@ -483,7 +557,7 @@ impl Inner {
 
     /// Waits a little before the next round, each writer for another time.
     async fn pause(&self, round: u32) {
-        let salt = self.writes.fetch_add(1, Ordering::Relaxed);
+        let salt = self.number();
         let spread = (self.process ^ u128::from(salt).wrapping_mul(0x9e37_79b9_7f4a_7c15)) % 4;
         let spread = u32::try_from(spread).unwrap_or(0) + 1;
         let pause = Duration::from_millis(1 << round.min(6)) * spread;

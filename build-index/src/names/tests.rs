@@ -14,7 +14,7 @@ const WAIT: Duration = Duration::from_secs(30);
 fn names_over(backend: &Arc<dyn Backend>) -> (Names, Tags) {
     let storage = Storage::new(Arc::clone(backend));
     let repositories = Repositories::new(storage.clone());
-    let tags = Tags::new(storage.clone(), Metrics::new(), WAIT, 1);
+    let tags = Tags::new(storage.clone(), Metrics::new(), WAIT, 1, true);
     (Names::new(storage, repositories, tags.clone(), WAIT), tags)
 }
 
@@ -171,13 +171,13 @@ async fn tags_of_both_kinds_come_in_byte_order() {
                 // Only docker-registry knows it.
                 put_link(&backend, layout::tag_link(&repository, &tag)).await;
             } else {
-                tags.put(&repository, &tag, &digest).await.unwrap();
+                tags.put(&repository, &tag, &digest, None).await.unwrap();
             }
         }
         for gone in ["0", "1.1", "v1-w"] {
             let tag: Tag = gone.parse().unwrap();
-            tags.put(&repository, &tag, &digest).await.unwrap();
-            assert!(tags.delete(&repository, &tag, None).await.unwrap());
+            tags.put(&repository, &tag, &digest, None).await.unwrap();
+            assert!(tags.delete(&repository, &tag, None, None).await.unwrap());
         }
         for limit in [1, 2, 4, 1000] {
             assert_eq!(all_tags(&names, &repository, limit).await, all, "{limit}");
@@ -209,7 +209,7 @@ async fn more_tags_than_one_list_of_storage_holds() {
         };
         let tag: Tag = text.parse().unwrap();
         if number % 5 == 0 {
-            tags.put(&repository, &tag, &Digest::sha256(b"x"))
+            tags.put(&repository, &tag, &Digest::sha256(b"x"), None)
                 .await
                 .unwrap();
         } else {

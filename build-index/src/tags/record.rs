@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 /// Most bytes of a record.
 pub(super) const MAX_RECORD_BYTES: u64 = 4096;
+/// Changes whose names are kept in a record after they were overwritten.
+const MAX_BEFORE: usize = 16;
 /// A writer that has not finished after so long is gone, or its answer is lost.
 const ABANDONED_AFTER: Duration = Duration::from_secs(10);
 
@@ -26,6 +28,10 @@ pub(super) struct Record {
     pub(super) writer: String,
     /// When it was made: milliseconds since 1970, by the writer's clock. For people.
     pub(super) time: u64,
+    /// Names the changes before, the last one first. Who finds its own name here knows that it has
+    /// written, and that others have written since.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) before: Vec<String>,
     /// Present until it is known that the link follows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) pending: Option<Pending>,
@@ -83,6 +89,7 @@ impl Record {
             tombstone: digest.is_none(),
             writer: writer.to_owned(),
             time: now(),
+            before: seen.writers().take(MAX_BEFORE).cloned().collect(),
             pending: Some(Pending { from: before }),
         })
     }
@@ -165,6 +172,12 @@ impl Seen {
         }
     }
 
+    /// Returns who wrote, the last one first, as far as it is remembered.
+    fn writers(&self) -> impl Iterator<Item = &String> {
+        let record = self.record.iter();
+        record.flat_map(|record| std::iter::once(&record.writer).chain(&record.before))
+    }
+
     fn version(&self) -> u64 {
         self.record.as_ref().map_or(0, |record| record.version)
     }
@@ -175,6 +188,11 @@ impl Seen {
             Some(etag) => Condition::IfMatch(etag.clone()),
             None => Condition::IfAbsent,
         }
+    }
+
+    /// Returns whether this change was made, and others after it.
+    pub(super) fn is_after(&self, writer: &str) -> bool {
+        self.writers().skip(1).any(|before| before == writer)
     }
 
     /// Returns whether this change is the last one.
@@ -207,6 +225,7 @@ mod tests {
             tombstone: current.is_none(),
             writer: "w".into(),
             time: now(),
+            before: vec!["v".into(); MAX_BEFORE],
             pending: pending.map(|from| Pending {
                 from: from.map(digest),
             }),
@@ -275,6 +294,8 @@ mod tests {
         let next = Record::next(&seen, Some(digest("b")), "me").unwrap();
         assert_eq!((next.version, next.current()), (8, Some(digest("b"))));
         assert_eq!(next.pending.as_ref().unwrap().from, Some(digest("a")));
+        assert!(!seen.is_after("w") && seen.is_after("v"));
+        assert_eq!((&*next.before[0], next.before.len()), ("w", MAX_BEFORE));
         let gone = Record::next(&seen, None, "me").unwrap();
         assert_eq!((gone.version, gone.current()), (8, None));
         seen.record = None;

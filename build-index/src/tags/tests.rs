@@ -13,7 +13,7 @@ const WAIT: Duration = Duration::from_secs(30);
 
 fn tags_over(backend: &Arc<dyn Backend>, process: u128) -> Tags {
     let storage = Storage::new(Arc::clone(backend));
-    Tags::new(storage, Metrics::new(), WAIT, process)
+    Tags::new(storage, Metrics::new(), WAIT, process, true)
 }
 
 fn names() -> (RepositoryName, Tag) {
@@ -85,7 +85,7 @@ async fn a_tag_names_what_was_put_last() {
         let tags = tags_over(&backend, 1);
         assert_eq!(tags.resolve(&repository, &tag).await.unwrap(), None);
         for (version, text) in [(1, "a"), (2, "b"), (3, "a")] {
-            let put = tags.put(&repository, &tag, &digest(text)).await;
+            let put = tags.put(&repository, &tag, &digest(text), None).await;
             assert_eq!(put.unwrap(), version);
             let found = tags.resolve(&repository, &tag).await.unwrap();
             assert_eq!(found, Some(digest(text)));
@@ -93,7 +93,7 @@ async fn a_tag_names_what_was_put_last() {
             assert_eq!(record(&backend).await.pending, None);
         }
         // The same once more is no change.
-        let put = tags.put(&repository, &tag, &digest("a")).await;
+        let put = tags.put(&repository, &tag, &digest("a"), None).await;
         assert_eq!(put.unwrap(), 3);
         for text in ["a", "b"] {
             let index = layout::tag_index_link(&repository, &tag, &digest(text));
@@ -109,21 +109,27 @@ async fn a_removed_tag_is_gone_for_everybody() {
     let (repository, tag) = names();
     for backend in backends {
         let tags = tags_over(&backend, 1);
-        assert!(!tags.delete(&repository, &tag, None).await.unwrap());
+        assert!(!tags.delete(&repository, &tag, None, None).await.unwrap());
         for text in ["a", "b"] {
-            tags.put(&repository, &tag, &digest(text)).await.unwrap();
+            tags.put(&repository, &tag, &digest(text), None)
+                .await
+                .unwrap();
         }
-        let another = tags.delete(&repository, &tag, Some(&digest("a"))).await;
+        let another = tags
+            .delete(&repository, &tag, Some(&digest("a")), None)
+            .await;
         assert!(!another.unwrap());
-        let only = tags.delete(&repository, &tag, Some(&digest("b"))).await;
+        let only = tags
+            .delete(&repository, &tag, Some(&digest("b")), None)
+            .await;
         assert!(only.unwrap());
         assert_eq!(tags.resolve(&repository, &tag).await.unwrap(), None);
         // docker-registry takes any folder for a tag.
         let left: Vec<_> = keys(&backend).await;
         assert_eq!(left, [layout::tag_record(&repository, &tag)]);
-        assert!(!tags.delete(&repository, &tag, None).await.unwrap());
+        assert!(!tags.delete(&repository, &tag, None, None).await.unwrap());
         // It goes on where it was.
-        let put = tags.put(&repository, &tag, &digest("a")).await;
+        let put = tags.put(&repository, &tag, &digest("a"), None).await;
         assert_eq!(put.unwrap(), 4);
     }
 }
@@ -140,7 +146,7 @@ async fn of_sixteen_writers_each_has_its_version() {
             let (repository, tag) = (repository.clone(), tag.clone());
             writers.push(tokio::spawn(async move {
                 let digest = Digest::sha256(&[number]);
-                let version = tags.put(&repository, &tag, &digest).await.unwrap();
+                let version = tags.put(&repository, &tag, &digest, None).await.unwrap();
                 // What was acknowledged is seen, unless somebody wrote later.
                 (version, digest)
             }));
@@ -189,7 +195,9 @@ async fn readers_see_versions_in_order() {
     // The writes come from two processes in turn.
     let writers = [tags_over(&backend, 1), tags_over(&backend, 2)];
     for (number, digest) in version_of.iter().enumerate() {
-        let version = writers[number % 2].put(&repository, &tag, digest).await;
+        let version = writers[number % 2]
+            .put(&repository, &tag, digest, None)
+            .await;
         assert_eq!(version.unwrap(), number as u64 + 1, "nobody else wrote");
     }
     for reader in readers {
@@ -214,7 +222,9 @@ async fn changes_made_outside_count() {
                 .all(|key| key.as_str().starts_with("docker/"))
         );
         // Shoal moves it.
-        tags.put(&repository, &tag, &digest("ours")).await.unwrap();
+        tags.put(&repository, &tag, &digest("ours"), None)
+            .await
+            .unwrap();
         assert_eq!(linked(&backend).await, Some(digest("ours")));
         // docker-registry moves it, to and fro: the links have all the same length.
         for text in ["x", "y", "x", "theirs"] {
@@ -231,11 +241,11 @@ async fn changes_made_outside_count() {
         assert_eq!(resolve().await, Some(digest("again")));
         // And Shoal moves it without having looked.
         link_outside(&backend, &digest("unseen")).await;
-        let put = tags.put(&repository, &tag, &digest("ours")).await;
+        let put = tags.put(&repository, &tag, &digest("ours"), None).await;
         assert_eq!(put.unwrap(), 9, "the unseen change has a version too");
         assert_eq!(resolve().await, Some(digest("ours")));
         link_outside(&backend, &digest("unseen")).await;
-        assert!(tags.delete(&repository, &tag, None).await.unwrap());
+        assert!(tags.delete(&repository, &tag, None, None).await.unwrap());
         assert_eq!(resolve().await, None);
     }
 }
@@ -312,7 +322,10 @@ async fn a_late_removal_is_undone() {
     let memory: Arc<dyn Backend> = Arc::new(MemoryBackend::new());
     let (repository, tag) = names();
     let others = tags_over(&memory, 1);
-    others.put(&repository, &tag, &digest("a")).await.unwrap();
+    others
+        .put(&repository, &tag, &digest("a"), None)
+        .await
+        .unwrap();
     let late = Arc::new(BeforeDelete {
         inner: Arc::clone(&memory),
         reached: tokio::sync::Semaphore::new(0),
@@ -322,10 +335,10 @@ async fn a_late_removal_is_undone() {
         let backend: Arc<dyn Backend> = Arc::clone(&late) as Arc<dyn Backend>;
         let tags = tags_over(&backend, 2);
         let (repository, tag) = (repository.clone(), tag.clone());
-        tokio::spawn(async move { tags.delete(&repository, &tag, None).await.unwrap() })
+        tokio::spawn(async move { tags.delete(&repository, &tag, None, None).await.unwrap() })
     };
     late.reached.acquire().await.unwrap().forget();
-    let put = others.put(&repository, &tag, &digest("b")).await;
+    let put = others.put(&repository, &tag, &digest("b"), None).await;
     assert_eq!(put.unwrap(), 3);
     late.go_on.add_permits(100);
     // Who looks right now does not take it for removed.
@@ -343,7 +356,7 @@ async fn a_tag_of_docker_registry_can_be_removed() {
     let (repository, tag) = names();
     let tags = tags_over(&backend, 1);
     link_outside(&backend, &digest("theirs")).await;
-    assert!(tags.delete(&repository, &tag, None).await.unwrap());
+    assert!(tags.delete(&repository, &tag, None, None).await.unwrap());
     assert_eq!(tags.resolve(&repository, &tag).await.unwrap(), None);
     assert_eq!(linked(&backend).await, None);
 }
@@ -355,7 +368,9 @@ async fn what_a_dead_writer_began_is_finished() {
     let (repository, tag) = names();
     let tags = tags_over(&backend, 1);
     let resolve = async || tags.resolve(&repository, &tag).await.unwrap();
-    tags.put(&repository, &tag, &digest("a")).await.unwrap();
+    tags.put(&repository, &tag, &digest("a"), None)
+        .await
+        .unwrap();
     let key = layout::tag_record(&repository, &tag);
     let mut record = Record {
         digest: digest("b"),
@@ -387,7 +402,7 @@ async fn what_a_dead_writer_began_is_finished() {
     record.version = 4;
     record.time = record::now();
     die(&record).await;
-    let put = tags.put(&repository, &tag, &digest("c")).await;
+    let put = tags.put(&repository, &tag, &digest("c"), None).await;
     assert_eq!(put.unwrap(), 5);
     assert_eq!(linked(&backend).await, Some(digest("c")));
 }
@@ -398,20 +413,24 @@ async fn damage_is_not_taken_for_a_change() {
     let (repository, tag) = names();
     let tags = tags_over(&backend, 1);
     let resolve = async || tags.resolve(&repository, &tag).await.unwrap();
-    tags.put(&repository, &tag, &digest("a")).await.unwrap();
+    tags.put(&repository, &tag, &digest("a"), None)
+        .await
+        .unwrap();
     let damage = async |key: &Key, text: &'static str| {
         let put = backend.put(key, text.into(), Condition::Any);
         put.await.unwrap();
     };
     damage(&layout::tag_link(&repository, &tag), "sha256:12").await;
     assert_eq!(resolve().await, Some(digest("a")));
-    let put = tags.put(&repository, &tag, &digest("a")).await;
+    let put = tags.put(&repository, &tag, &digest("a"), None).await;
     assert_eq!(put.unwrap(), 1);
     assert_eq!(linked(&backend).await, Some(digest("a")));
     // A record that says nothing leaves the link.
     damage(&layout::tag_record(&repository, &tag), "{").await;
     assert_eq!(resolve().await, Some(digest("a")));
-    tags.put(&repository, &tag, &digest("b")).await.unwrap();
+    tags.put(&repository, &tag, &digest("b"), None)
+        .await
+        .unwrap();
     assert_eq!(resolve().await, Some(digest("b")));
 }
 
@@ -434,7 +453,7 @@ async fn lost_answers_lose_no_writes() {
             let (repository, tag) = (repository.clone(), tag.clone());
             writers.push(tokio::spawn(async move {
                 let digest = Digest::sha256(&[number]);
-                let put = tags.put(&repository, &tag, &digest).await;
+                let put = tags.put(&repository, &tag, &digest, None).await;
                 put.ok().map(|version| (version, digest))
             }));
         }
@@ -458,7 +477,9 @@ async fn lost_answers_lose_no_writes() {
             assert_eq!(found, Some(*digest), "seed {seed}");
         }
         // Once storage is well again, the next write brings all in step.
-        let put = tags.put(&repository, &tag, &self::digest("well")).await;
+        let put = tags
+            .put(&repository, &tag, &self::digest("well"), None)
+            .await;
         assert_eq!(put.unwrap(), record.version + 1, "seed {seed}");
         assert_eq!(linked(&memory).await, Some(self::digest("well")));
     }
@@ -471,7 +492,9 @@ async fn those_who_ask_at_once_share_reads() {
     let backend: Arc<dyn Backend> = Arc::clone(&slow) as Arc<dyn Backend>;
     let (repository, tag) = names();
     let tags = tags_over(&backend, 1);
-    tags.put(&repository, &tag, &digest("a")).await.unwrap();
+    tags.put(&repository, &tag, &digest("a"), None)
+        .await
+        .unwrap();
     let before = slow.reads();
     let asked: Vec<_> = (0..100).map(|_| tags.resolve(&repository, &tag)).collect();
     for found in futures_util::future::join_all(asked).await {
@@ -479,4 +502,125 @@ async fn those_who_ask_at_once_share_reads() {
     }
     let reads = slow.reads() - before;
     assert!(reads <= 4, "{reads} reads for two objects, twice at most");
+}
+
+/// A store that takes no notice of conditions. It ends when the server is dropped.
+async fn careless() -> (TempDir, fake_s3::Server, Arc<dyn Backend>) {
+    let folder = tempfile::tempdir().unwrap();
+    let server = fake_s3::Server::start(fake_s3::Options {
+        addr: ([127, 0, 0, 1], 0).into(),
+        folder: folder.path().to_owned(),
+        bucket: "images".into(),
+        conditions: fake_s3::Conditions::Ignored,
+        access_key_id: "id".into(),
+        secret_access_key: "secret".into(),
+    });
+    let server = server.await.unwrap();
+    let config = backend::s3::S3Config {
+        bucket: "images".into(),
+        endpoint: Some(format!("http://{}", server.addr())),
+        access_key_id: Some("id".into()),
+        secret_access_key: Some("secret".to_owned().try_into().unwrap()),
+        ..backend::s3::S3Config::default()
+    };
+    let opened = backend::Config::S3(Box::new(config)).open().await;
+    (folder, server, opened.unwrap())
+}
+
+fn reader_over(backend: &Arc<dyn Backend>) -> Tags {
+    let storage = Storage::new(Arc::clone(backend));
+    Tags::new(storage, Metrics::new(), WAIT, 2, false)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_writer_needs_no_conditions() {
+    const WRITES: usize = 24;
+    let (_folder, _server, backend) = careless().await;
+    let (repository, tag) = names();
+    let (writer, reader) = (tags_over(&backend, 1), reader_over(&backend));
+    let puts = (0..WRITES).map(|number| {
+        let (writer, repository, tag) = (writer.clone(), repository.clone(), tag.clone());
+        let digest = digest(&number.to_string());
+        tokio::spawn(async move { writer.put(&repository, &tag, &digest, None).await })
+    });
+    let mut versions = BTreeSet::new();
+    for put in futures_util::future::join_all(puts).await {
+        versions.insert(put.unwrap().unwrap());
+        assert!(reader.resolve(&repository, &tag).await.unwrap().is_some());
+    }
+    assert_eq!(versions.len(), WRITES, "none is lost");
+    let record = record(&backend).await;
+    assert_eq!(record.version, WRITES as u64);
+    let found = reader.resolve(&repository, &tag).await.unwrap();
+    assert_eq!(found, record.current());
+    assert_eq!(linked(&backend).await, record.current());
+}
+
+#[tokio::test]
+async fn who_may_not_write_leaves_what_it_finds() {
+    let (_folder, backends) = backends();
+    let (repository, tag) = names();
+    for backend in backends {
+        let (tags, reader) = (tags_over(&backend, 1), reader_over(&backend));
+        let put = tags.put(&repository, &tag, &digest("ours"), None).await;
+        assert_eq!(put.unwrap(), 1);
+        link_outside(&backend, &digest("theirs")).await;
+        let found = reader.resolve(&repository, &tag).await.unwrap();
+        assert_eq!(found, Some(digest("theirs")));
+        assert_eq!(record(&backend).await.version, 1);
+        let found = tags.resolve(&repository, &tag).await.unwrap();
+        assert_eq!(found, Some(digest("theirs")));
+        let mut record = record(&backend).await;
+        assert_eq!(record.version, 2);
+
+        // What a writer left that is gone.
+        record.digest = digest("next");
+        record.pending = Some(record::Pending {
+            from: Some(digest("theirs")),
+        });
+        record.time = 0;
+        let key = layout::tag_record(&repository, &tag);
+        let put = backend.put(&key, record.to_bytes(), Condition::Any).await;
+        put.unwrap();
+        for (tags, follows) in [(&reader, "theirs"), (&tags, "next")] {
+            let found = tags.resolve(&repository, &tag).await.unwrap();
+            assert_eq!(found, Some(digest("next")));
+            assert_eq!(linked(&backend).await, Some(digest(follows)));
+        }
+    }
+}
+
+/// The answer was lost, and it is asked for again after others have written.
+#[tokio::test]
+async fn a_change_is_made_once() {
+    let (_folder, backends) = backends();
+    let (repository, tag) = names();
+    for backend in backends {
+        let (tags, others) = (tags_over(&backend, 1), tags_over(&backend, 2));
+        let ids = [WriteId::random(), WriteId::random()];
+        let put = |tags: &Tags, text, id| {
+            let (tags, (repository, tag)) = (tags.clone(), names());
+            async move {
+                tags.put(&repository, &tag, &digest(text), id)
+                    .await
+                    .unwrap()
+            }
+        };
+        assert_eq!(put(&tags, "a", Some(ids[0])).await, 1);
+        assert_eq!(put(&others, "a", Some(ids[0])).await, 1);
+        assert_eq!(put(&tags, "b", None).await, 2);
+        assert_eq!(put(&others, "a", Some(ids[0])).await, 2);
+        let found = tags.resolve(&repository, &tag).await.unwrap();
+        assert_eq!(found, Some(digest("b")), "it is not written again");
+
+        for tags in [&tags, &others] {
+            let deleted = tags.delete(&repository, &tag, None, Some(ids[1])).await;
+            assert!(deleted.unwrap());
+        }
+        put(&tags, "c", None).await;
+        let deleted = others.delete(&repository, &tag, None, Some(ids[1])).await;
+        assert!(deleted.unwrap());
+        let found = tags.resolve(&repository, &tag).await.unwrap();
+        assert_eq!(found, Some(digest("c")), "it is not removed again");
+    }
 }

@@ -17,24 +17,33 @@
 //! digest. Errors have an [`crate::ErrorBody`].
 //!
 //! The answer to GET of a manifest has its media type as `Content-Type` and its digest as
-//! [`DIGEST_HEADER`]. The PUT may have a `Content-Type`; the manifest's own `mediaType` must agree.
+//! [`DIGEST_HEADER`]. Changes of manifests may have a [`WRITE_HEADER`]. The PUT may have a `Content-Type`; the manifest's own `mediaType` must agree.
 
+use std::fmt;
+use std::num::ParseIntError;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{self, HeaderName};
 use oci::{Descriptor, Digest, Reference, RepositoryName, Tag};
+use rand::TryRng as _;
+use rand::rngs::SysRng;
 use reqwest::{Method, RequestBuilder};
 use serde::{Deserialize, Serialize};
 
 use crate::client::{CallError, Http, Turns, text_of};
 use crate::cluster::Cluster;
 use crate::error::ErrorCode;
-use crate::members::Addr;
+use crate::members::{Addr, Name};
 
 /// Header with the digest of a manifest.
 pub const DIGEST_HEADER: HeaderName = HeaderName::from_static("docker-content-digest");
+/// Header of a change that another build-index passes on; its value is the name of that.
+pub const PASSED_ON_HEADER: HeaderName = HeaderName::from_static("shoal-passed-on");
+/// Header with the [`WriteId`] of a change.
+pub const WRITE_HEADER: HeaderName = HeaderName::from_static("shoal-write");
 /// Most names in one answer.
 pub const MAX_PAGE_NAMES: usize = 1000;
 /// Most tags that one manifest is stored under besides its reference: what a registry takes.
@@ -50,6 +59,38 @@ pub const MANIFEST: &str = "/v1/repositories/{repository}/manifests/{reference}"
 pub const BLOB: &str = "/v1/repositories/{repository}/blobs/{digest}";
 /// Path of what refers to a manifest.
 pub const REFERRERS: &str = "/v1/repositories/{repository}/referrers/{digest}";
+
+/// Names a change, so that it is made once where it is asked for again because an answer was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WriteId(u128);
+
+impl WriteId {
+    /// Returns one that nobody else has.
+    ///
+    /// # Panics
+    /// Where the system gives no randomness.
+    #[must_use]
+    pub fn random() -> Self {
+        let mut bytes = [0; 16];
+        let filled = SysRng.try_fill_bytes(&mut bytes);
+        filled.expect("a system that runs gives randomness");
+        Self(u128::from_le_bytes(bytes))
+    }
+}
+
+impl fmt::Display for WriteId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl FromStr for WriteId {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIntError> {
+        u128::from_str_radix(text, 16).map(Self)
+    }
+}
 
 /// Query of a list.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,6 +169,8 @@ pub struct BuildIndexClient {
     http: Http,
     cluster: Arc<Cluster>,
     turns: Turns,
+    /// The build-index that passes changes on by this client.
+    passing_on_for: Option<Name>,
 }
 
 impl BuildIndexClient {
@@ -138,7 +181,15 @@ impl BuildIndexClient {
             http,
             turns: Turns::new("build-index", count),
             cluster,
+            passing_on_for: None,
         }
+    }
+
+    /// Says with every change that a build-index passes it on.
+    #[must_use]
+    pub fn passing_on_for(mut self, name: &Name) -> Self {
+        self.passing_on_for = Some(name.clone());
+        self
     }
 
     /// Returns a manifest.
@@ -181,11 +232,29 @@ impl BuildIndexClient {
         media_type: Option<&str>,
         bytes: Bytes,
     ) -> Result<ManifestStored, CallError> {
+        let id = WriteId::random();
+        self.put_manifest_as(id, repository, reference, tags, media_type, bytes)
+            .await
+    }
+
+    /// As [`Self::put_manifest`], for a change that has a name already.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn put_manifest_as(
+        &self,
+        id: WriteId,
+        repository: &RepositoryName,
+        reference: &Reference,
+        tags: &[Tag],
+        media_type: Option<&str>,
+        bytes: Bytes,
+    ) -> Result<ManifestStored, CallError> {
         let reference = reference.to_string();
         let query: Vec<(&str, String)> = tags.iter().map(|tag| ("tag", tag.to_string())).collect();
         self.ask(repository, |addr| {
             let segments = ["manifests", &reference];
-            let mut request = self.request(Method::PUT, &addr, repository, &segments);
+            let mut request = self.change(id, Method::PUT, &addr, repository, &segments);
             if let Some(media_type) = media_type {
                 request = request.header(header::CONTENT_TYPE, media_type);
             }
@@ -208,10 +277,24 @@ impl BuildIndexClient {
         repository: &RepositoryName,
         reference: &Reference,
     ) -> Result<(), CallError> {
+        let id = WriteId::random();
+        self.delete_manifest_as(id, repository, reference).await
+    }
+
+    /// As [`Self::delete_manifest`], for a change that has a name already.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn delete_manifest_as(
+        &self,
+        id: WriteId,
+        repository: &RepositoryName,
+        reference: &Reference,
+    ) -> Result<(), CallError> {
         let reference = reference.to_string();
         self.ask(repository, |addr| {
             let segments = ["manifests", &reference];
-            let request = self.request(Method::DELETE, &addr, repository, &segments);
+            let request = self.change(id, Method::DELETE, &addr, repository, &segments);
             async move {
                 let patience = self.http.limits().commit;
                 self.http.send(&addr, request, patience).await.map(|_| ())
@@ -379,6 +462,23 @@ impl BuildIndexClient {
             .ok_or(CallError::NoMember("build-index"))?
             .http
             .clone())
+    }
+
+    /// Returns a request that changes manifests or tags.
+    fn change(
+        &self,
+        id: WriteId,
+        method: Method,
+        addr: &Addr,
+        repository: &RepositoryName,
+        rest: &[&str],
+    ) -> RequestBuilder {
+        let request = self.request(method, addr, repository, rest);
+        let request = request.header(WRITE_HEADER, id.to_string());
+        match &self.passing_on_for {
+            Some(name) => request.header(PASSED_ON_HEADER, name.as_str()),
+            None => request,
+        }
     }
 
     fn request(
