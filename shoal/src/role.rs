@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 
 use anyhow::{Context as _, anyhow};
+use api::Cluster;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use service::Running;
@@ -21,6 +22,9 @@ pub(crate) trait Part: Serialize + DeserializeOwned + Default {
     fn admin_addr(&self) -> SocketAddr;
     fn log(&self) -> &Log;
     fn server(&self) -> &Options;
+
+    /// Where the parts of the cluster are.
+    fn cluster(&mut self) -> &mut Cluster;
 
     /// Checks what can be known without starting it.
     ///
@@ -55,6 +59,10 @@ macro_rules! impl_part {
 
             fn server(&self) -> &Options {
                 &self.server
+            }
+
+            fn cluster(&mut self) -> &mut Cluster {
+                &mut self.cluster
             }
 
             fn check(&self) -> anyhow::Result<()> {

@@ -4,7 +4,12 @@ use std::io;
 use std::time::Duration;
 
 use anyhow::bail;
+use api::dns;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
 use rustix::process::{Resource, getrlimit, setrlimit};
+use serde_json::Value;
+use service::More;
 use service::admin::Port;
 use service::http::Options;
 use tokio::net::TcpListener;
@@ -111,7 +116,7 @@ fn configured<P: Part>(flags: &Service) -> anyhow::Result<()> {
     block_on(serve(config))
 }
 
-async fn serve<P: Part>(config: P) -> anyhow::Result<()> {
+async fn serve<P: Part>(mut config: P) -> anyhow::Result<()> {
     let shutdown = service::shutdown::on_signals()?;
     let mut sockets = Sockets::new();
     for (key, addr) in config.addrs() {
@@ -120,8 +125,20 @@ async fn serve<P: Part>(config: P) -> anyhow::Result<()> {
     let admin = bind(&setting("admin_addr"), config.admin_addr()).await?;
     let addr = admin.local_addr()?;
     let admin = AdminPort::serve(admin, config.server());
+    let starting = async {
+        let lookup = dns::system();
+        config.cluster().resolve(&lookup).await?;
+        let watch = dns::Watch::new(config.cluster());
+        let running = config.start(sockets, shutdown.clone()).await?;
+        if let Some(watch) = watch {
+            // It ends with the process.
+            tokio::spawn(watch.clone().run(lookup));
+            running.admin.tell(Names::new(watch));
+        }
+        anyhow::Ok(running)
+    };
     let running = tokio::select! {
-        running = config.start(sockets, shutdown.clone()) => running?,
+        running = starting => running?,
         () = shutdown.cancelled() => {
             tracing::info!("ended before it had started");
             return Ok(());
@@ -137,6 +154,42 @@ async fn serve<P: Part>(config: P) -> anyhow::Result<()> {
     }
     tracing::info!("ended");
     Ok(())
+}
+
+/// What the names of members have come to, on the admin port.
+struct Names {
+    watch: dns::Watch,
+    outdated: Gauge,
+    registry: Registry,
+}
+
+impl Names {
+    fn new(watch: dns::Watch) -> Self {
+        let outdated = Gauge::default();
+        let mut registry = Registry::default();
+        registry.register(
+            "cluster_rings_outdated",
+            "Rings whose DNS name has other addresses than this process uses",
+            outdated.clone(),
+        );
+        Self {
+            watch,
+            outdated,
+            registry,
+        }
+    }
+}
+
+impl More for Names {
+    fn status(&self) -> (&'static str, Value) {
+        ("cluster_names", self.watch.status())
+    }
+
+    fn metrics(&self) -> &Registry {
+        let outdated = i64::try_from(self.watch.outdated());
+        self.outdated.set(outdated.unwrap_or(i64::MAX));
+        &self.registry
+    }
 }
 
 fn setting(key: &str) -> String {

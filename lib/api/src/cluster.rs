@@ -10,7 +10,8 @@ use crate::members::{BuildIndex, Members, Origin, Tracker};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cluster {
-    /// Each with `name`, `http` and `peer`, and its `zone` where there are several.
+    /// Each with `name`, `http` and `peer`, and its `zone` where there are several. As the other
+    /// rings, they may be the addresses of a DNS name: see [`crate::dns`].
     pub origins: Members<Origin>,
     /// Each with `name` and `peer`.
     pub trackers: Members<Tracker>,

@@ -12,6 +12,7 @@ pub mod agent;
 pub mod build_index;
 pub mod client;
 pub mod cluster;
+pub mod dns;
 pub mod error;
 #[cfg(test)]
 mod fake;

@@ -1,13 +1,19 @@
 //! Members of the rings, as configurations name them.
 
 use std::fmt;
+use std::marker::PhantomData;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
 
 use hashring::{Ring, RingError};
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use torrent::peer::{MAX_ADDR_BYTES, MAX_ZONE_BYTES};
 use torrent::{Peer, PeerId, Role};
+
+use crate::dns::{self, DnsName, FromDns};
 
 /// Most members of one ring.
 pub const MAX_MEMBERS: usize = 64;
@@ -23,6 +29,10 @@ pub enum MembersError {
     Addr(String),
     #[error("{0:?} cannot be a zone; write at most {MAX_ZONE_BYTES} printable characters")]
     Zone(String),
+    #[error("a DNS name of origins needs the port for peers too: add peer_port")]
+    NoPeerPort,
+    #[error("only a DNS name of origins has a peer_port; leave it out")]
+    PeerPort,
     #[error("{0} members are more than the {MAX_MEMBERS} that one ring can have")]
     TooMany(usize),
     #[error(transparent)]
@@ -85,6 +95,15 @@ impl FromStr for Addr {
     }
 }
 
+impl Addr {
+    /// Returns the part after the last colon.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        let port = self.0.rsplit_once(':').map(|(_, port)| port.parse());
+        port.and_then(Result::ok).expect("it was parsed")
+    }
+}
+
 impl FromStr for Zone {
     type Err = MembersError;
 
@@ -97,8 +116,8 @@ impl FromStr for Zone {
     }
 }
 
-impl From<std::net::SocketAddr> for Addr {
-    fn from(addr: std::net::SocketAddr) -> Self {
+impl From<SocketAddr> for Addr {
+    fn from(addr: SocketAddr) -> Self {
         Self(addr.to_string().into())
     }
 }
@@ -208,8 +227,61 @@ macro_rules! impl_member {
 
 impl_member!(Origin, Tracker, BuildIndex);
 
+impl FromDns for Origin {
+    fn check(name: &DnsName) -> Result<(), MembersError> {
+        name.peer_port.map(drop).ok_or(MembersError::NoPeerPort)
+    }
+
+    fn at(name: &DnsName, ip: IpAddr) -> Result<Self, MembersError> {
+        let peer = name.peer_port.ok_or(MembersError::NoPeerPort)?;
+        Ok(Self {
+            name: dns::name_of(ip).parse()?,
+            http: SocketAddr::new(ip, name.dns.port()).into(),
+            peer: SocketAddr::new(ip, peer.get()).into(),
+            zone: Zone::default(),
+        })
+    }
+}
+
+impl FromDns for Tracker {
+    fn check(name: &DnsName) -> Result<(), MembersError> {
+        no_peer_port(name)
+    }
+
+    fn at(name: &DnsName, ip: IpAddr) -> Result<Self, MembersError> {
+        Ok(Self {
+            name: dns::name_of(ip).parse()?,
+            peer: SocketAddr::new(ip, name.dns.port()).into(),
+        })
+    }
+}
+
+impl FromDns for BuildIndex {
+    fn check(name: &DnsName) -> Result<(), MembersError> {
+        no_peer_port(name)
+    }
+
+    fn at(name: &DnsName, ip: IpAddr) -> Result<Self, MembersError> {
+        Ok(Self {
+            name: dns::name_of(ip).parse()?,
+            http: SocketAddr::new(ip, name.dns.port()).into(),
+        })
+    }
+}
+
+const fn no_peer_port(name: &DnsName) -> Result<(), MembersError> {
+    match name.peer_port {
+        Some(_) => Err(MembersError::PeerPort),
+        None => Ok(()),
+    }
+}
+
 /// All members of a ring. Clones are cheap.
-pub struct Members<M>(Arc<Ring<M>>);
+pub struct Members<M> {
+    ring: Arc<Ring<M>>,
+    /// The name that stands for them, where they are not listed.
+    dns: Option<Arc<DnsName>>,
+}
 
 impl<M: AsRef<str>> Members<M> {
     /// Makes the ring of these members.
@@ -220,7 +292,10 @@ impl<M: AsRef<str>> Members<M> {
         if members.len() > MAX_MEMBERS {
             return Err(MembersError::TooMany(members.len()));
         }
-        Ok(Self(Arc::new(Ring::new(members)?)))
+        Ok(Self {
+            ring: Arc::new(Ring::new(members)?),
+            dns: None,
+        })
     }
 
     /// Returns the member of this name.
@@ -230,16 +305,37 @@ impl<M: AsRef<str>> Members<M> {
     }
 }
 
+impl<M: FromDns> Members<M> {
+    /// Makes the ring of the members at these addresses of a name.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub(crate) fn from_dns(name: DnsName, ips: &[IpAddr]) -> Result<Self, MembersError> {
+        M::check(&name)?;
+        let members: Result<_, _> = ips.iter().map(|ip| M::at(&name, *ip)).collect();
+        Ok(Self {
+            dns: Some(Arc::new(name)),
+            ..Self::new(members?)?
+        })
+    }
+}
+
 impl<M> Members<M> {
     #[must_use]
     pub fn ring(&self) -> &Ring<M> {
-        &self.0
+        &self.ring
+    }
+
+    /// Returns the name that stands for the members, where they are not listed.
+    #[must_use]
+    pub fn dns(&self) -> Option<&DnsName> {
+        self.dns.as_deref()
     }
 
     /// Returns the members in the order of the configuration.
     #[must_use]
     pub fn as_slice(&self) -> &[M] {
-        self.0.members()
+        self.ring.members()
     }
 
     pub fn iter(&self) -> std::slice::Iter<'_, M> {
@@ -251,9 +347,10 @@ impl<M> Members<M> {
         self.as_slice().len()
     }
 
+    /// Returns whether nobody is named, not even by DNS.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.as_slice().is_empty()
+        self.as_slice().is_empty() && self.dns.is_none()
     }
 }
 
@@ -268,7 +365,10 @@ impl<'a, M> IntoIterator for &'a Members<M> {
 
 impl<M> Clone for Members<M> {
     fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
+        Self {
+            ring: Arc::clone(&self.ring),
+            dns: self.dns.clone(),
+        }
     }
 }
 
@@ -280,7 +380,7 @@ impl<M: AsRef<str>> Default for Members<M> {
 
 impl<M: PartialEq> PartialEq for Members<M> {
     fn eq(&self, other: &Self) -> bool {
-        self.as_slice() == other.as_slice()
+        self.as_slice() == other.as_slice() && self.dns == other.dns
     }
 }
 
@@ -294,13 +394,37 @@ impl<M: fmt::Debug> fmt::Debug for Members<M> {
 
 impl<M: Serialize> Serialize for Members<M> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.as_slice().serialize(serializer)
+        match &self.dns {
+            Some(name) => name.serialize(serializer),
+            None => self.as_slice().serialize(serializer),
+        }
     }
 }
 
-impl<'de, M: AsRef<str> + Deserialize<'de>> Deserialize<'de> for Members<M> {
+impl<'de, M: FromDns + Deserialize<'de>> Deserialize<'de> for Members<M> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::new(Vec::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+        deserializer.deserialize_any(ListOrName(PhantomData))
+    }
+}
+
+/// Reads members one by one, or the name that stands for them.
+struct ListOrName<M>(PhantomData<M>);
+
+impl<'de, M: FromDns + Deserialize<'de>> Visitor<'de> for ListOrName<M> {
+    type Value = Members<M>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of members, or the DNS name that they have as {dns: \"host:port\"}")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Members<M>, A::Error> {
+        let members = Vec::deserialize(SeqAccessDeserializer::new(list))?;
+        Members::new(members).map_err(serde::de::Error::custom)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Members<M>, A::Error> {
+        let name = DnsName::deserialize(MapAccessDeserializer::new(map))?;
+        Members::from_dns(name, &[]).map_err(serde::de::Error::custom)
     }
 }
 

@@ -4,8 +4,8 @@ mod merge;
 mod port;
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -14,6 +14,7 @@ use axum::extract::State;
 use axum::response::{Html, IntoResponse as _, Json, Response};
 use axum::routing::get;
 use http::{StatusCode, header};
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::registry::Registry;
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
@@ -46,6 +47,15 @@ pub trait Report: Send + Sync + 'static {
     async fn not_ready(&self) -> Vec<String>;
 }
 
+/// What the process tells besides, of what the role does not know.
+pub trait More: Send + Sync + 'static {
+    /// Returns a key of the status, and its value.
+    fn status(&self) -> (&'static str, Value);
+
+    /// Returns metrics, up to date.
+    fn metrics(&self) -> &Registry;
+}
+
 /// The admin port of a role. Clones are the same.
 #[derive(Clone)]
 pub struct Admin {
@@ -56,6 +66,7 @@ struct Inner {
     name: String,
     metrics: Registry,
     report: Arc<dyn Report>,
+    more: OnceLock<Box<dyn More>>,
     shutdown: CancellationToken,
     started: Instant,
     was_ready: AtomicBool,
@@ -80,6 +91,7 @@ impl Admin {
             name: name.into(),
             metrics,
             report,
+            more: OnceLock::new(),
             shutdown,
             started: Instant::now(),
             was_ready: AtomicBool::new(false),
@@ -87,6 +99,11 @@ impl Admin {
         Self {
             inner: Arc::new(inner),
         }
+    }
+
+    /// Tells something besides from now on. Only the first call has an effect.
+    pub fn tell(&self, more: impl More) {
+        let _ = self.inner.more.set(Box::new(more));
     }
 
     /// Returns the name of the role, such as `agent-1`.
@@ -128,6 +145,10 @@ impl Admin {
         status.insert("version".into(), env!("CARGO_PKG_VERSION").into());
         let age = self.inner.started.elapsed().as_secs();
         status.insert("uptime_seconds".into(), age.into());
+        if let Some(more) = self.inner.more.get() {
+            let (key, value) = more.status();
+            status.insert(key.into(), value);
+        }
         match reported {
             Ok(Value::Object(reported)) => status.extend(reported),
             Ok(other) => {
@@ -144,8 +165,12 @@ impl Admin {
     #[must_use]
     pub fn metrics(&self) -> String {
         let mut text = String::new();
+        let more = self.inner.more.get().map(|more| more.metrics());
         // Writing to a string does not fail.
-        let _ = prometheus_client::encoding::text::encode(&mut text, &self.inner.metrics);
+        for registry in std::iter::once(&self.inner.metrics).chain(more) {
+            let _ = encode_registry(&mut text, registry);
+        }
+        let _ = encode_eof(&mut text);
         text
     }
 }
@@ -279,6 +304,36 @@ mod tests {
             assert_eq!(ask(&admin, path).await.0, 200, "{path}");
         }
         assert_eq!(ask(&admin, "/nothing").await.0, 404);
+    }
+
+    struct Besides(Registry);
+
+    impl More for Besides {
+        fn status(&self) -> (&'static str, Value) {
+            ("names", json!(["a"]))
+        }
+
+        fn metrics(&self) -> &Registry {
+            &self.0
+        }
+    }
+
+    #[tokio::test]
+    async fn a_process_tells_besides_what_the_role_does_not_know() {
+        let (admin, _) = admin(&Arc::new(Role::default()));
+        let mut registry = Registry::default();
+        registry.register("names", "Names", Counter::<u64>::default());
+        admin.tell(Besides(registry));
+        let status = admin.status().await;
+        assert_eq!(
+            (&status["names"], &status["blobs"]),
+            (&json!(["a"]), &json!(3))
+        );
+        let metrics = admin.metrics();
+        for line in ["pieces_total 0\n", "names_total 0\n"] {
+            assert!(metrics.contains(line), "{metrics}");
+        }
+        assert!(metrics.ends_with("# EOF\n") && metrics.matches("# EOF").count() == 1);
     }
 
     #[tokio::test(start_paused = true)]

@@ -11,7 +11,7 @@ pub mod tls;
 
 use tokio::task::JoinHandle;
 
-pub use admin::{Admin, Report, merged_metrics};
+pub use admin::{Admin, More, Report, merged_metrics};
 
 /// A role that runs: what it tells of itself, and its end.
 #[derive(Debug)]
