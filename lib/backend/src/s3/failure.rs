@@ -86,9 +86,16 @@ impl Failure {
 /// Returns what went wrong, with the store's own code where it said one.
 pub(super) fn reason<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> String {
     let status = error.raw_response().map(|response| response.status());
+    // Stores say how far apart the clocks are, not what to do about it.
+    let skewed = error.code() == Some("RequestTimeTooSkewed");
+    let advice = if skewed {
+        "; set the clock of this machine"
+    } else {
+        ""
+    };
     match (error.code(), error.message(), status) {
-        (Some(code), Some(message), _) => format!("{code}: {message}"),
-        (Some(code), None, _) => code.to_owned(),
+        (Some(code), Some(message), _) => format!("{code}: {message}{advice}"),
+        (Some(code), None, _) => format!("{code}{advice}"),
         (None, _, Some(status)) => format!("status {}", status.as_u16()),
         (None, _, None) => match error {
             SdkError::TimeoutError(_) => "no answer in time".to_owned(),

@@ -1,5 +1,6 @@
 //! The suite of all backends on stores of different honesty, and what goes wrong on networks.
 
+mod faults;
 mod server;
 
 use std::sync::Arc;

@@ -1,7 +1,9 @@
 //! Objects longer than one request: parts, a few of them at a time.
 
 use std::path::Path;
+use std::time::Duration;
 
+use aws_sdk_s3::error::ProvideErrorMetadata as _;
 use aws_sdk_s3::primitives::{ByteStream as SdkStream, Length};
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use bytes::{Bytes, BytesMut};
@@ -17,6 +19,8 @@ use crate::{Condition, ETag, Error, Key, PutStream};
 pub(super) const PART_BYTES: usize = 16 << 20;
 /// Parts that are sent at the same time.
 const PARTS_AT_ONCE: usize = 4;
+/// How long the parts of a write that was left may take to be removed.
+const ABORT_WAIT: Duration = Duration::from_secs(60);
 /// Most parts that an object may have.
 const MAX_PARTS: u64 = 10_000;
 
@@ -26,6 +30,47 @@ struct Parts {
     backend: S3Backend,
     key: Key,
     id: String,
+}
+
+/// An upload in parts that is no object yet. Where it is dropped before it became one, what was
+/// sent of it is removed in the background: it would be paid for without being seen.
+struct Begun(Option<Parts>);
+
+impl Begun {
+    fn parts(&self) -> Parts {
+        self.0.clone().expect("it is there until it ends")
+    }
+
+    /// Makes the object of its parts, or forgets them.
+    async fn finish(
+        mut self,
+        sent: Result<Vec<CompletedPart>, Error>,
+        condition: &Condition,
+    ) -> Result<ETag, Error> {
+        let parts = self.parts();
+        let done = match sent {
+            Ok(sent) => parts.complete(sent, condition).await,
+            Err(error) => Err(error),
+        };
+        if done.is_err() {
+            parts.abort().await;
+        }
+        self.0 = None;
+        done
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        let runtime = tokio::runtime::Handle::try_current();
+        if let (Some(parts), Ok(runtime)) = (self.0.take(), runtime) {
+            runtime.spawn(async move {
+                if tokio::time::timeout(ABORT_WAIT, parts.abort()).await.is_err() {
+                    tracing::warn!(key = %parts.key, "parts of a write that was left stay in storage");
+                }
+            });
+        }
+    }
 }
 
 /// Parts that are under way. Dropping it stops them.
@@ -46,9 +91,9 @@ impl S3Backend {
         rest: PutStream,
         condition: &Condition,
     ) -> Result<ETag, Error> {
-        let parts = self.begin(key).await?;
-        let sent = parts.clone().send_stream(first, rest).await;
-        parts.finish(sent, condition).await
+        let begun = self.begin(key).await?;
+        let sent = begun.parts().send_stream(first, rest).await;
+        begun.finish(sent, condition).await
     }
 
     /// Sends a file in parts.
@@ -58,12 +103,12 @@ impl S3Backend {
         path: &Path,
         length: u64,
     ) -> Result<ETag, Error> {
-        let parts = self.begin(key).await?;
-        let sent = parts.clone().send_file(path, length).await;
-        parts.finish(sent, &Condition::Any).await
+        let begun = self.begin(key).await?;
+        let sent = begun.parts().send_file(path, length).await;
+        begun.finish(sent, &Condition::Any).await
     }
 
-    async fn begin(&self, key: &Key) -> Result<Parts, Error> {
+    async fn begin(&self, key: &Key) -> Result<Begun, Error> {
         let _turn = self.limits.request().await;
         let begun = self
             .client
@@ -77,11 +122,11 @@ impl S3Backend {
         let id = begun
             .upload_id
             .ok_or_else(|| Error::Unavailable(format!("the store gave no upload id for {key}")))?;
-        Ok(Parts {
+        Ok(Begun(Some(Parts {
             backend: self.clone(),
             key: key.clone(),
             id,
-        })
+        })))
     }
 }
 
@@ -186,22 +231,6 @@ impl Parts {
             .build())
     }
 
-    /// Makes the object of its parts, or forgets them.
-    async fn finish(
-        self,
-        sent: Result<Vec<CompletedPart>, Error>,
-        condition: &Condition,
-    ) -> Result<ETag, Error> {
-        let done = match sent {
-            Ok(parts) => self.complete(parts, condition).await,
-            Err(error) => Err(error),
-        };
-        if done.is_err() {
-            self.abort().await;
-        }
-        done
-    }
-
     async fn complete(
         &self,
         parts: Vec<CompletedPart>,
@@ -238,8 +267,9 @@ impl Parts {
         etag_of(completed.e_tag, &self.key)
     }
 
-    /// What is left of it would be paid for without being seen.
+    /// Removes what was sent.
     async fn abort(&self) {
+        let _turn = self.backend.limits.request().await;
         let aborted = self
             .backend
             .client
@@ -249,7 +279,10 @@ impl Parts {
             .upload_id(&self.id)
             .send()
             .await;
-        if let Err(error) = aborted {
+        // Where there is no such upload any more, nothing is left of it.
+        if let Err(error) = aborted
+            && error.code() != Some("NoSuchUpload")
+        {
             let reason = super::failure::reason(&error);
             tracing::warn!(key = %self.key, reason, "parts of a failed write stay in storage");
         }

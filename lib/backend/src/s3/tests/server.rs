@@ -11,7 +11,7 @@ const BUCKET: &str = "images";
 
 pub(super) struct Server {
     inner: fake_s3::Server,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Server {
@@ -27,7 +27,7 @@ impl Server {
         });
         Self {
             inner: started.await.unwrap(),
-            _folder: folder,
+            folder,
         }
     }
 
@@ -45,6 +45,15 @@ impl Server {
     pub(super) fn faults(&self, rules: impl IntoIterator<Item = Rule>) {
         let rules = rules.into_iter().collect();
         self.inner.set_faults(rules).unwrap();
+    }
+
+    /// Returns how many parts are stored of uploads that are no objects.
+    pub(super) fn stored_parts(&self) -> usize {
+        let files = std::fs::read_dir(self.folder.path().join("live")).unwrap();
+        let names = files.map(|file| file.unwrap().file_name());
+        names
+            .filter(|name| name.to_string_lossy().starts_with(".upload_id-"))
+            .count()
     }
 
     pub(super) fn counts(&self) -> fake_s3::Counts {

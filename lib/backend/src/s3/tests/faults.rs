@@ -1,0 +1,145 @@
+//! Stores that say what is not so.
+
+use super::*;
+use crate::{Entry, Prefix};
+
+async fn names(backend: &Arc<dyn Backend>) -> Vec<String> {
+    let listing = backend.list(List::objects(Prefix::root(), 10)).await;
+    let entries = listing.unwrap().entries;
+    entries
+        .iter()
+        .map(|entry: &Entry| entry.as_str().to_owned())
+        .collect()
+}
+
+/// Whoever was told a wrong version writes nothing with it, and reads no bytes of two versions.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_etag_does_no_harm() {
+    let server = Server::start(Kept::Atomic).await;
+    let backend = open(&server).await;
+    let at = key("a/b");
+    for operation in [Operation::Put, Operation::Head, Operation::Get] {
+        server.faults([Fault::WrongEtag.on(operation)]);
+        let put = backend.put(&at, "first".into(), Condition::Any).await;
+        let etag = match operation {
+            Operation::Put => put.unwrap(),
+            Operation::Head => backend.stat(&at).await.unwrap().etag,
+            _ => backend.read(&at, 100).await.unwrap().1.etag,
+        };
+        server.faults([]);
+        let put = backend.put(&at, "second".into(), Condition::IfMatch(etag));
+        assert!(put.await.unwrap_err().is_precondition(), "{operation:?}");
+        assert_eq!(backend.read(&at, 100).await.unwrap().0, "first");
+    }
+
+    let whole = bytes(2_000_000);
+    let put = backend.put(&at, whole.clone(), Condition::Any);
+    put.await.unwrap();
+    server.faults([
+        Fault::CutAfter(500_000).times(1),
+        Fault::WrongEtag.on(Operation::Get),
+    ]);
+    let object = backend.get(&at, None).await.unwrap();
+    let read = object.into_bytes(&at).await;
+    assert!(matches!(read, Err(Error::Truncated { .. })), "{read:?}");
+}
+
+/// A list may lag behind: it shows what was. Nothing else does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stale_list_does_not_hide_objects_from_readers() {
+    let server = Server::start(Kept::Atomic).await;
+    let backend = open(&server).await;
+    let (gone, kept, new) = (key("a/gone"), key("a/kept"), key("a/new"));
+    for at in [&gone, &kept] {
+        let put = backend.put(at, "old".into(), Condition::IfAbsent);
+        put.await.unwrap();
+    }
+    server.faults([Fault::StaleList.on(Operation::List)]);
+    backend.delete(&gone).await.unwrap();
+    for at in [&kept, &new] {
+        let put = backend.put(at, "new".into(), Condition::Any);
+        put.await.unwrap();
+    }
+    assert_eq!(names(&backend).await, ["a/gone", "a/kept"]);
+    assert!(backend.stat(&gone).await.unwrap_err().is_not_found());
+    for at in [&kept, &new] {
+        assert_eq!(backend.read(at, 10).await.unwrap().0, "new");
+        let put = backend.put(at, "again".into(), Condition::IfAbsent);
+        assert!(put.await.unwrap_err().is_precondition());
+    }
+    server.faults([]);
+    assert_eq!(names(&backend).await, ["a/kept", "a/new"]);
+}
+
+/// An answer that says that nothing was done, after it was.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_whose_answer_is_lost_is_found_to_be_there() {
+    let server = Server::start(Kept::Atomic).await;
+    let backend = open(&server).await;
+    for (number, fault) in [Fault::LateReset, late()].into_iter().enumerate() {
+        let at = key(&format!("a/{number}"));
+        server.faults([fault.on(Operation::Put).times(1)]);
+        // It is asked for again, and then somebody has written already.
+        let put = backend.put(&at, "x".into(), Condition::IfAbsent).await;
+        assert!(put.unwrap_err().is_precondition());
+        assert_eq!(backend.read(&at, 10).await.unwrap().0, "x");
+    }
+}
+
+fn late() -> Fault {
+    Fault::LateStatus {
+        status: 500,
+        code: "InternalError".into(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_clock_is_told_at_the_start() {
+    let server = Server::start(Kept::Atomic).await;
+    server.faults([Fault::status(403, "RequestTimeTooSkewed").into()]);
+    let config = server.config();
+    let error = S3Backend::open(&config).await.unwrap_err().to_string();
+    let endpoint = config.endpoint.unwrap();
+    for word in [
+        "RequestTimeTooSkewed",
+        "set the clock",
+        &config.bucket,
+        &endpoint,
+    ] {
+        assert!(error.contains(word), "{word}: {error}");
+    }
+}
+
+/// A long write whose caller goes away, before its first part was taken and after.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_that_is_left_leaves_no_parts() {
+    let server = Server::start(Kept::Atomic).await;
+    let backend = open(&server).await;
+    let at = key("long/left");
+    for aborted in 1..=2 {
+        let parts = stream::iter([Ok(bytes(PART_BYTES)), Ok(bytes(PART_BYTES))]);
+        let body = parts.chain(stream::pending()).boxed();
+        if aborted == 2 {
+            server.faults([Fault::Hang.on(Operation::PutPart)]);
+        }
+        let (inner, key) = (Arc::clone(&backend), at.clone());
+        let put = tokio::spawn(async move { inner.put_stream(&key, body, Condition::Any).await });
+        let parts = server.counts().of(Operation::PutPart);
+        until(|| server.counts().of(Operation::PutPart) >= parts + 2).await;
+        put.abort();
+        until(|| server.counts().of(Operation::AbortUpload) == aborted).await;
+        until(|| server.stored_parts() == 0).await;
+        server.faults([]);
+    }
+    assert!(backend.stat(&at).await.unwrap_err().is_not_found());
+}
+
+async fn until(holds: impl Fn() -> bool) {
+    let waiting = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let waited = tokio::time::timeout(Duration::from_secs(30), waiting).await;
+    waited.expect("it comes to that");
+}
