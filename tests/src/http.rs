@@ -120,7 +120,7 @@ impl SlowPatch {
     ///
     /// # Errors
     /// The other side is gone.
-    pub fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+    pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes)
     }
 

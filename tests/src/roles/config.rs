@@ -19,7 +19,11 @@ pub(super) fn of(part: &Part, parts: &[Part], backend: &Value, folder: &Path) ->
             "cluster": cluster,
             "cluster_key": public,
         }),
-        "build-index" => json!({"http_addr": part.http, "backend": backend}),
+        "build-index" => json!({
+            "http_addr": part.http,
+            "backend": backend,
+            "cluster": cluster,
+        }),
         "origin" => json!({
             "http_addr": part.http,
             "peer_addr": part.peer,
