@@ -226,7 +226,9 @@ struct Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.torrent.read_ends();
+        if self.torrent.read_ends() {
+            self.node.kept.unread(&self.torrent.name);
+        }
         self.node.readers.end(self.id);
     }
 }
@@ -242,6 +244,7 @@ impl Reader {
         };
         // The consumer comes again: it took what it got before.
         self.node.readers.at(registration.id, self.position);
+        self.torrent.read_at(self.position);
         if let Some(failure @ Failure::Revoked(_)) = &self.torrent.now().failure {
             return Err(failure.clone().into());
         }
@@ -301,7 +304,7 @@ impl Reader {
                 }
             };
             let is_here = state?;
-            if let Some(bytes) = self.node.kept.get(&self.torrent.name, piece) {
+            if let Some(bytes) = self.node.kept.take(&self.torrent.name, piece) {
                 return Ok(bytes);
             }
             if is_here {
@@ -343,7 +346,7 @@ impl Reader {
         };
         if offset >= self.end
             || !self.torrent.now().has(next)
-            || self.node.kept.get(&self.torrent.name, next).is_some()
+            || self.node.kept.has(&self.torrent.name, next)
         {
             return;
         }

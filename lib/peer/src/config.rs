@@ -47,8 +47,8 @@ impl Default for Config {
         Self {
             max_connections: 1024,
             max_queued_messages: 4096,
-            receive_buffer: Size::mib(64),
-            kept_pieces: Size::mib(16),
+            receive_buffer: Size::mib(24),
+            kept_pieces: Size::mib(12),
             upload_rate: None,
             download_rate: None,
             connect_timeout: Duration::from_secs(1),

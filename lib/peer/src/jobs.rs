@@ -33,6 +33,10 @@ pub(crate) struct ReceivedPiece {
 /// How long a piece waits for the value that it is checked against.
 const VALUES_WAIT: Duration = Duration::from_secs(1);
 
+/// How long a piece holds its room while readers are behind: less than the silence after which a
+/// peer would be given up whose data nobody has room for.
+const CALM_WAIT: Duration = Duration::from_millis(100);
+
 /// What came of a received piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
@@ -57,7 +61,6 @@ impl ReceivedPiece {
             Some(bytes) => store_proven(node, &torrent, piece, bytes).await,
             None => (Verdict::NotStored, Vec::new()),
         };
-        drop(room);
         if !evicted.is_empty() {
             let _ = events.send(Event::Evicted(evicted)).await;
         }
@@ -82,6 +85,10 @@ impl ReceivedPiece {
             },
         };
         let _ = events.send(Event::of_torrent(torrent, input)).await;
+        // Others know of the piece by now. A reader that is behind gets a moment: what it has to
+        // read from the disk again must be hashed again too.
+        let _ = tokio::time::timeout(CALM_WAIT, node.kept.calm()).await;
+        drop(room);
     }
 }
 
@@ -144,7 +151,9 @@ fn judge(
 
 /// Keeps a verified piece in memory for who comes next.
 fn keep(node: &Inner, torrent: &Torrent, piece: PieceIndex, bytes: Bytes) {
-    node.kept.insert(torrent.name, piece, bytes);
+    let ahead_bytes = node.kept.capacity_bytes() as u64 * 2;
+    let is_awaited = torrent.is_awaited(piece, ahead_bytes);
+    node.kept.insert(torrent.name, piece, bytes, is_awaited);
     // A blob is failed first and forgotten then: one of both sees the other.
     if torrent.now().failure.is_some() {
         node.kept.remove(&torrent.name, piece);

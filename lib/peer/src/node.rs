@@ -32,7 +32,7 @@ use crate::readers::Readers;
 /// Commands that wait for the driver.
 const MAX_COMMANDS: usize = 1024;
 /// Bytes of buffers that are kept for the next pieces while nobody uses them.
-const SPARE_BYTES: usize = 8 << 20;
+const SPARE_BYTES: usize = 2 << 20;
 
 /// What a node is made of.
 #[derive(Debug)]

@@ -26,6 +26,8 @@ pub(crate) struct Torrent {
     pub(crate) values: watch::Sender<()>,
     bytes: [AtomicU64; 2],
     readers: AtomicUsize,
+    /// Where the reader is that came last for more.
+    position: AtomicU64,
     /// Whether somebody asked for parts of it, and for all.
     wanted: [AtomicBool; 2],
     /// When it was last asked for or read.
@@ -60,6 +62,7 @@ impl Torrent {
             values: watch::Sender::new(()),
             bytes: Default::default(),
             readers: AtomicUsize::new(0),
+            position: AtomicU64::new(0),
             wanted: Default::default(),
             used_at: Mutex::new(Instant::now()),
         })
@@ -167,9 +170,22 @@ impl Torrent {
         self.readers.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn read_ends(&self) {
+    pub(crate) fn read_at(&self, position: u64) {
+        self.position.store(position, Ordering::Relaxed);
+    }
+
+    /// Returns whether that was the last reader.
+    pub(crate) fn read_ends(&self) -> bool {
         *self.used_at.lock() = Instant::now();
-        self.readers.fetch_sub(1, Ordering::Relaxed);
+        self.readers.fetch_sub(1, Ordering::Relaxed) == 1
+    }
+
+    /// Returns whether a reader is at most so many bytes before the piece.
+    pub(crate) fn is_awaited(&self, piece: PieceIndex, within_bytes: u64) -> bool {
+        let position = self.position.load(Ordering::Relaxed);
+        let end = self.geometry().map(|geometry| geometry.range(piece).end);
+        self.readers.load(Ordering::Relaxed) > 0
+            && end.is_some_and(|end| end > position && end - position <= within_bytes)
     }
 
     pub(crate) fn status(&self) -> BlobStatus {
