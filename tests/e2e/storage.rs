@@ -76,7 +76,7 @@ fn storage_that_cannot_be_used_is_told_at_the_start() {
     let none: (&str, &str) = ("bucket", cluster.s3().bucket());
     for (key, value, code, fault) in [
         ("secret_access_key", "wrong", "SignatureDoesNotMatch", None),
-        ("access_key_id", "nobody", "InvalidAccessKeyId", None),
+        ("access_key_id", "nobody", "NotSignedUp", None),
         ("bucket", "missing", "NoSuchBucket", None),
         ("endpoint", &*nobody, "refused", None),
         (none.0, none.1, "RequestTimeTooSkewed", Some(403)),
@@ -126,6 +126,8 @@ fn a_store_without_conditions_needs_a_writer() {
             let indexes = &mut config["cluster"]["build_indexes"];
             let only = indexes[1].take();
             *indexes = json!([only]);
+            // It asks again as long, in case that storage is only late.
+            config["write_back_wait"] = json!("1s");
         });
         cluster.start_all();
         let proxy = cluster.proxy();
