@@ -92,7 +92,9 @@ async fn call(server: &Tls, client: &Tls, expected: Role) -> (Said, Said) {
         stream.flush().await?;
         let mut byte = [0];
         stream.read_exact(&mut byte).await?;
-        assert_eq!(byte, [7]);
+        if byte != [7] {
+            return Err(io::Error::from(io::ErrorKind::InvalidData).into());
+        }
         Ok(caller)
     };
     let both = async { tokio::join!(serving, calling) };
@@ -228,7 +230,7 @@ async fn plaintext_and_tls_tell_each_other() {
     let said = text(of_server);
     assert!(said.contains("does not speak TLS"), "{said}");
     // What it is sent is an alert, which readers of frames know.
-    assert!(of_client.is_err() || of_client.unwrap() == Caller::Anybody);
+    assert!(of_client.is_err());
 
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
@@ -330,14 +332,7 @@ async fn new_certificates_are_taken_without_a_restart() {
     touch(&cluster.files(&[Role::Agent], valid()));
     touch(&cluster.files(&[Role::Origin], valid()));
     look().await;
-    let after = loaded();
-    assert_ne!(after.certified.cert, before.certified.cert);
-
-    // Nobody looks any more.
-    cluster.shutdown.cancel();
-    touch(&cluster.files(&[Role::Origin], valid()));
-    look().await;
-    assert!(Arc::ptr_eq(&after, &loaded()));
+    assert_ne!(loaded().certified.cert, before.certified.cert);
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
 use std::io;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use axum::Router;
@@ -11,6 +12,7 @@ use service::http::{Door, Options, serve};
 use service::tls::{Authority, Config};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
@@ -80,24 +82,26 @@ impl Drop for Cluster {
 
 const PART: usize = 100_000;
 
-/// An origin that counts what it is sent, and breaks off in the middle of one blob.
-fn routes() -> Router {
+/// An origin that counts what it is sent, and breaks off in the middle of one blob when it is told.
+fn routes(go: &Arc<Notify>) -> Router {
+    let go = Arc::clone(go);
     let append = async |body: AxumBody| {
         let body = axum::body::to_bytes(body, 1 << 30).await.unwrap();
         axum::Json(origin::UploadOffset {
             offset: body.len() as u64,
         })
     };
-    let read = async || {
-        let parts = [
-            Ok(Bytes::from(vec![1; PART])),
-            Err(io::Error::other("the disk broke")),
-        ];
+    let read = move || async move {
+        let first = stream::iter([Ok(Bytes::from(vec![1; PART]))]);
+        let parts = first.chain(stream::once(async move {
+            go.notified().await;
+            Err(io::Error::other("the disk broke"))
+        }));
         http::Response::builder()
             .status(206)
             .header("content-range", format!("bytes 0-{}/*", 2 * PART - 1))
             .header("content-length", 2 * PART)
-            .body(AxumBody::from_stream(stream::iter(parts)))
+            .body(AxumBody::from_stream(parts))
             .unwrap()
     };
     Router::new()
@@ -108,8 +112,8 @@ fn routes() -> Router {
 
 #[tokio::test]
 async fn bodies_stream_both_ways() {
-    let cluster = Cluster::new();
-    let addr = cluster.serve(routes()).await;
+    let (cluster, go) = (Cluster::new(), Arc::default());
+    let addr = cluster.serve(routes(&go)).await;
     let client = cluster.client(Role::Proxy, &addr).await;
     let parts = (0..50_u8).map(|number| Ok(Bytes::from(vec![number; PART])));
     let body = stream::iter(parts.collect::<Vec<_>>()).boxed();
@@ -122,7 +126,12 @@ async fn bodies_stream_both_ways() {
     let mut came = 0;
     let end = loop {
         match body.next().await {
-            Some(Ok(bytes)) => came += bytes.len(),
+            Some(Ok(bytes)) => {
+                came += bytes.len();
+                if came == PART {
+                    go.notify_one();
+                }
+            }
             other => break other,
         }
     };
@@ -133,7 +142,7 @@ async fn bodies_stream_both_ways() {
 #[tokio::test]
 async fn a_role_that_may_not_is_refused() {
     let cluster = Cluster::new();
-    let addr = cluster.serve(routes()).await;
+    let addr = cluster.serve(routes(&Arc::default())).await;
     let client = cluster.client(Role::Agent, &addr).await;
     let error = client.begin_upload().await.unwrap_err();
     assert_eq!(error.code(), Some(ErrorCode::Forbidden));
@@ -145,7 +154,7 @@ async fn a_role_that_may_not_is_refused() {
 #[tokio::test]
 async fn whoever_is_not_who_should_be_there_is_told_from_its_words() {
     let (cluster, other) = (Cluster::new(), Cluster::new());
-    let addr = cluster.serve(routes()).await;
+    let addr = cluster.serve(routes(&Arc::default())).await;
     let plain = fake::Server::start(|_| fake::error(ErrorCode::Internal)).await;
     let tls = cluster.open(Role::Proxy).await;
     let index = BuildIndexClient::new(
