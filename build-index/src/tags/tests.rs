@@ -376,6 +376,7 @@ async fn what_a_dead_writer_began_is_finished() {
         digest: digest("b"),
         version: 2,
         tombstone: false,
+        before: Vec::new(),
         writer: "dead".into(),
         time: record::now(),
         pending: Some(record::Pending {

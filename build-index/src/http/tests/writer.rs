@@ -99,7 +99,8 @@ async fn nothing_is_passed_on_twice() {
     let value = manifest(&config, &[]);
     let stored = other.put("/a/manifests/v1", Some(OCI_MANIFEST), &value);
     assert_eq!(stored.await.status, 201);
-    let passed_on = [(PASSED_ON_HEADER.as_str(), "b3")];
+    let header = PASSED_ON_HEADER;
+    let passed_on = [(header.as_str(), "b3")];
     let refused = other.change(Method::DELETE, "/a/manifests/v1", &passed_on);
     let body: ErrorBody = refused.await.json(503);
     assert!(body.message.contains("b3 passed"), "{}", body.message);
@@ -117,7 +118,8 @@ async fn a_change_that_is_asked_for_again_is_made_once() {
     let put = || other.put(path, Some(OCI_MANIFEST), &value);
     assert_eq!(put().await.status, 201);
     let id = WriteId::random().to_string();
-    let write = [(WRITE_HEADER.as_str(), &*id)];
+    let header = WRITE_HEADER;
+    let write = [(header.as_str(), &*id)];
     assert_eq!(
         writer.change(Method::DELETE, path, &write).await.status,
         204
@@ -125,7 +127,7 @@ async fn a_change_that_is_asked_for_again_is_made_once() {
     assert_eq!(put().await.status, 201);
     assert_eq!(other.change(Method::DELETE, path, &write).await.status, 204);
     assert_eq!(other.get(path).await.status, 200, "it is not removed again");
-    let wrong = [(WRITE_HEADER.as_str(), "no digits")];
+    let wrong = [(header.as_str(), "no digits")];
     let refused = other.change(Method::DELETE, path, &wrong).await;
     refused.is(400, ErrorCode::BadRequest);
 }
