@@ -7,10 +7,13 @@ UP_FLAGS ?=
 SEED ?= 1
 # Names of tests, such as T=skopeo.
 T ?=
+# Name of the image, and flags of `docker build`.
+IMAGE ?= shoal:local
+IMAGE_FLAGS ?=
 
 # What the end-to-end tests drive, by Debian package.
-TEST_PACKAGES := busybox-static containerd curl docker-registry docker.io iproute2 iptables \
-  openssl podman skopeo
+TEST_PACKAGES := busybox-static containerd curl docker-compose docker-registry docker.io \
+  iproute2 iptables openssl podman skopeo
 # What compiling needs.
 BUILD_PACKAGES := gcc libc6-dev
 
@@ -20,7 +23,7 @@ as_root = $(if $(filter-out 0,$(shell id -u)),$(CARGO) build -p shoal --locked &
   CARGO_TARGET_$(shell rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')_RUNNER="sudo -E")
 
 .DEFAULT_GOAL := help
-.PHONY: help up build test check e2e sim fmt tools test-tools
+.PHONY: help up build image test check e2e sim fmt tools test-tools
 
 help: ## Show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -35,6 +38,9 @@ build: tools ## Build the binary: bin/shoal
 	@mkdir -p bin && ln -sf "$$($(CARGO) metadata --format-version 1 --no-deps --locked \
 	  | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/$$(rustc -vV \
 	  | sed -n 's/^host: //p')/release/shoal" bin/shoal
+
+image: ## Build the container image, IMAGE=shoal:local; IMAGE_FLAGS go to docker build
+	docker build -t $(IMAGE) $(IMAGE_FLAGS) .
 
 test: tools test-tools ## Run every test, the end-to-end ones against real clients too
 	$(as_root) $(CARGO) test --workspace --locked

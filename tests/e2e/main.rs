@@ -2,6 +2,7 @@
 
 mod answers;
 mod command_line;
+mod compose;
 mod containerd;
 mod distribution;
 mod dns;

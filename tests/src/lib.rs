@@ -4,6 +4,7 @@
 //! processes, which end with it. A part that is missing on the machine fails the test and names
 //! the package that has it.
 
+pub mod compose;
 pub mod containerd;
 pub mod curl;
 pub mod dockerd;

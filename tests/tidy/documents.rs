@@ -84,8 +84,8 @@ fn commands_of_the_readme_exist() {
         &rest[..end.unwrap_or(rest.len())]
     });
     let mut seen = Vec::new();
-    for target in
-        targets.filter(|target| ["up", "test", "check", "e2e", "sim", "fmt"].contains(target))
+    for target in targets
+        .filter(|target| ["up", "test", "check", "e2e", "sim", "fmt", "image"].contains(target))
     {
         assert!(makefile.contains(&format!("\n{target}:")), "make {target}");
         seen.push(target);
