@@ -148,7 +148,9 @@ impl Bench {
             "cache": {"folder": cache}, "peer": {"read_timeout": "10s"},
         });
         let (registry, peer) = (listen().await, listen().await);
-        let agent = part!(crate, config, registry.1, { registry: registry.0, peer: peer.0 });
+        let agent = part!(crate, config, registry.1, {
+            registry: registry.0, peer: peer.0, forward_proxy: None
+        });
         until("the agent is ready", async || {
             agent.running.admin.not_ready().await.is_empty()
         })

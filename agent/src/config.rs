@@ -10,6 +10,7 @@ use registry::Fallback;
 use serde::{Deserialize, Serialize};
 use torrent::ClusterPublicKey;
 
+use crate::forward_proxy::ProxiedHost;
 use crate::start::StartError;
 
 /// How an agent is run.
@@ -22,6 +23,10 @@ pub struct Config {
     pub zone: Zone,
     /// Where clients find the registry.
     pub registry_addr: SocketAddr,
+    /// Where clients find the forward proxy; none where absent. It has no authentication.
+    pub forward_proxy_addr: Option<SocketAddr>,
+    /// Hosts that mean the registry of this cluster, as clients of the forward proxy write them.
+    pub forward_proxy_hosts: BTreeSet<ProxiedHost>,
     /// Where peers find this agent.
     pub peer_addr: SocketAddr,
     /// What peers are told instead of `peer_addr`: needed where that is 0.0.0.0 or `[::]`, and
@@ -58,6 +63,10 @@ pub struct Config {
     /// How long the head of a blob's answer may take.
     #[serde(with = "humantime_serde")]
     pub blob_wait: Duration,
+    /// How long the head of an answer may take that is about a part of a blob, or has no body.
+    /// Clients that mount images give up after 5 s.
+    #[serde(with = "humantime_serde")]
+    pub part_wait: Duration,
     /// How long a body may pause.
     #[serde(with = "humantime_serde")]
     pub body_wait: Duration,
@@ -113,6 +122,9 @@ impl Config {
         if self.writes == Writes::Forward && self.proxies.is_empty() {
             return Err(StartError::NoProxy);
         }
+        if self.forward_proxy_addr.is_some() && self.forward_proxy_hosts.is_empty() {
+            return Err(StartError::NoProxiedHost);
+        }
         self.advertised(self.peer_addr)?;
         Ok(())
     }
@@ -138,6 +150,8 @@ impl Default for Config {
             name: "agent".parse().expect("it is a name"),
             zone: Zone::default(),
             registry_addr: local(5000),
+            forward_proxy_addr: None,
+            forward_proxy_hosts: BTreeSet::new(),
             peer_addr: local(5010),
             advertised_peer_addr: None,
             admin_addr: local(5080),
@@ -154,6 +168,7 @@ impl Default for Config {
             prefetch_bytes: Size::mib(1),
             manifest_wait: options.manifest_wait,
             blob_wait: options.blob_wait,
+            part_wait: options.part_wait,
             body_wait: options.body_wait,
             peer: peer::Config::default(),
             server: service::http::Options::default(),
@@ -189,6 +204,8 @@ mod tests {
         config.advertised_peer_addr = Some("host:1".parse().unwrap());
         config.fallback = Fallback::Mirror;
         config.writes = Writes::Refuse;
+        config.forward_proxy_addr = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 5057)));
+        config.forward_proxy_hosts = ["proxy:5001".parse().unwrap()].into();
         assert_eq!(again(&config), config);
     }
 
@@ -200,6 +217,7 @@ mod tests {
             r#"{"cluster_key": "abc"}"#,
             r#"{"writes": "drop"}"#,
             r#"{"proxies": ["http://proxy:5001"]}"#,
+            r#"{"forward_proxy_hosts": ["http://proxy:5001"]}"#,
         ] {
             assert!(serde_json::from_str::<Config>(json).is_err(), "{json}");
         }

@@ -7,13 +7,10 @@ use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use oci::{Digest, RepositoryName};
 use peer::{Node, Priority};
-use registry::{ByteStream, Error};
+use registry::{ByteStream, Error, Extent};
 use torrent::SwarmName;
 
 use crate::failure;
-
-/// Parts of a blob of at least this many bytes are read lazily: only they are fetched.
-const LAZY_BLOB_BYTES: u64 = 64 << 20;
 
 /// A blob of a repository, not opened yet.
 #[derive(Debug)]
@@ -35,15 +32,14 @@ impl SwarmBlob {
         }
     }
 
-    async fn open(&self, range: &Range<u64>) -> Result<peer::Blob, Error> {
+    async fn open(&self, range: &Range<u64>, extent: Extent) -> Result<peer::Blob, Error> {
         let name = SwarmName::Blob(self.digest);
-        // Who resumes at some offset wants all that is missing; who takes a part out of a large
-        // blob may never come for the rest.
-        let is_part = range.end < self.length && self.length >= LAZY_BLOB_BYTES;
-        let opened = if is_part {
-            self.node.open_lazy(name, Priority::Foreground).await
-        } else {
-            self.node.open(name, Priority::Stream).await
+        let is_whole = *range == (0..self.length);
+        let opened = match extent {
+            // Only what is asked for is fetched.
+            Extent::Part if !is_whole => self.node.open_lazy(name, Priority::Foreground).await,
+            // Who goes on at some offset wants all that is missing.
+            Extent::Part | Extent::Rest => self.node.open(name, Priority::Stream).await,
         };
         let blob =
             opened.map_err(|error| failure::of_open(&error, &self.repository, &self.digest))?;
@@ -62,8 +58,8 @@ impl registry::Blob for SwarmBlob {
         self.length
     }
 
-    async fn read(self: Box<Self>, range: Range<u64>) -> Result<ByteStream, Error> {
-        let blob = self.open(&range).await?;
+    async fn read(self: Box<Self>, range: Range<u64>, extent: Extent) -> Result<ByteStream, Error> {
+        let blob = self.open(&range, extent).await?;
         let mut stream = blob.read(range);
         // A failure before the first byte can still be told from an answer that breaks off.
         let first = pin!(stream.next()).await.transpose();

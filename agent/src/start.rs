@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use api::key_text::{self, PublicKeyError};
 use api::{Addr, BuildIndexClient, Http, Limits};
+use axum::Router;
 use peer::Node;
 use prometheus_client::registry::Registry;
 use rand::TryRng as _;
@@ -21,6 +22,7 @@ use torrent::{ClusterPublicKey, Peer, PeerId, Role};
 use crate::cache::{CachedPieces, blocking};
 use crate::config::{Config, Writes};
 use crate::forward::{Forwarder, Forwarding};
+use crate::forward_proxy;
 use crate::pull::SwarmPull;
 use crate::report::{self, AgentReport};
 
@@ -31,6 +33,8 @@ pub struct Listeners {
     pub registry: TcpListener,
     /// For agents and origins.
     pub peer: TcpListener,
+    /// For clients that take a forward proxy.
+    pub forward_proxy: Option<TcpListener>,
 }
 
 /// An agent that cannot start. The text says what to do.
@@ -54,6 +58,11 @@ pub enum StartError {
          machine"
     )]
     NoAdvertised(std::net::SocketAddr),
+    #[error(
+        "`forward_proxy_hosts` is empty; name the hosts that mean this cluster's registry, such as \
+         its proxies' host:port, or leave `forward_proxy_addr` out"
+    )]
+    NoProxiedHost,
     #[error("the cache: {0}")]
     Cache(#[from] store::DiskError),
     #[error("the system does not give {what}: {source}")]
@@ -111,24 +120,38 @@ pub async fn start(
     let index = BuildIndexClient::new(http, Arc::new(config.cluster.clone()));
     let prefetch_bytes = config.prefetch_bytes.as_u64();
     let pull = Arc::new(SwarmPull::new(node.clone(), index, prefetch_bytes, stale));
+    let options = options(&config, registry_metrics);
     let router = registry::router(
         Arc::clone(&pull) as Arc<dyn Pull>,
-        writes(&config, tls, pull),
-        registry::Options {
-            fallback: config.fallback,
-            namespaces: config.namespaces.clone(),
-            manifest_wait: config.manifest_wait,
-            blob_wait: config.blob_wait,
-            body_wait: config.body_wait,
-            metrics: registry_metrics,
-        },
+        writes(&config, tls, Arc::clone(&pull)),
+        options.clone(),
     );
     let name = config.name.to_string();
+    let server = config.server.clone();
     let door = Door::of_registry(listeners.registry, registry_tls);
-    let serving = service::http::serve(door, router, config.server, shutdown.clone());
+    let registry = service::http::serve(door, router, server, shutdown.clone());
+    let forward_proxy = serve_proxy(
+        listeners.forward_proxy,
+        forward_proxy::router(pull, options, config.forward_proxy_hosts),
+        config.server,
+        shutdown.clone(),
+    );
+    let serving = async move { tokio::try_join!(registry, forward_proxy).map(drop) };
     let report = AgentReport::new(node.clone(), cache, registry_addr);
     let admin = Admin::new(name, metrics, Arc::new(report), shutdown);
     Ok(Running::new(admin, run(node, serving)))
+}
+
+async fn serve_proxy(
+    listener: Option<TcpListener>,
+    router: Router,
+    server: service::http::Options,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    match listener {
+        Some(listener) => service::http::serve(listener, router, server, shutdown).await,
+        None => Ok(()),
+    }
 }
 
 /// Serves clients until the end, and only then leaves the swarm: open bodies need it.
@@ -192,6 +215,18 @@ fn limits(config: &Config) -> Limits {
     Limits {
         answer: config.manifest_wait / 3,
         ..Limits::default()
+    }
+}
+
+fn options(config: &Config, metrics: registry::Metrics) -> registry::Options {
+    registry::Options {
+        fallback: config.fallback,
+        namespaces: config.namespaces.clone(),
+        manifest_wait: config.manifest_wait,
+        blob_wait: config.blob_wait,
+        part_wait: config.part_wait,
+        body_wait: config.body_wait,
+        metrics,
     }
 }
 

@@ -6,7 +6,7 @@ use api::build_index::{Names, PageQuery};
 use api::{BuildIndexClient, OriginClient};
 use async_trait::async_trait;
 use oci::{Descriptor, Digest, Reference, RepositoryName, Tag};
-use registry::{Blob, ByteStream, Error, Listing, ManifestBytes, Page, Pull};
+use registry::{Blob, ByteStream, Error, Extent, Listing, ManifestBytes, Page, Pull};
 
 use crate::failure::{About, of_call};
 use crate::relay::{Sources, relay};
@@ -123,7 +123,11 @@ impl Blob for Found {
         self.length
     }
 
-    async fn read(self: Box<Self>, range: Range<u64>) -> Result<ByteStream, Error> {
+    async fn read(
+        self: Box<Self>,
+        range: Range<u64>,
+        _extent: Extent,
+    ) -> Result<ByteStream, Error> {
         let is_whole = range == (0..self.length);
         let digest = self.origins.digest;
         let stream = relay(self.origins, range).await?;

@@ -77,6 +77,7 @@ pub async fn start(
         namespaces: config.namespaces.clone(),
         manifest_wait: config.manifest_wait,
         blob_wait: config.blob_wait,
+        part_wait: config.blob_wait,
         body_wait: config.body_wait,
         metrics: registry::Metrics::register(&mut metrics),
     };

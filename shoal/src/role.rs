@@ -47,7 +47,9 @@ pub(crate) trait Part: Serialize + DeserializeOwned + Default {
 }
 
 macro_rules! impl_part {
-    ($($role:ident { $($listener:ident: $key:ident),+ };)+) => {$(
+    ($($role:ident {
+        $($listener:ident: $key:ident),+ $(; $optional:ident: $optional_key:ident)?
+    };)+) => {$(
         impl Part for $role::Config {
             fn admin_addr(&self) -> SocketAddr {
                 self.admin_addr
@@ -72,7 +74,11 @@ macro_rules! impl_part {
             }
 
             fn addrs(&self) -> Vec<(&'static str, SocketAddr)> {
-                vec![$((stringify!($key), self.$key)),+]
+                let mut addrs = vec![$((stringify!($key), self.$key)),+];
+                addrs.extend([$((stringify!($optional_key), self.$optional_key))?]
+                    .into_iter()
+                    .filter_map(|(key, addr): (_, Option<SocketAddr>)| Some((key, addr?))));
+                addrs
             }
 
             async fn start(
@@ -80,9 +86,11 @@ macro_rules! impl_part {
                 mut sockets: Sockets,
                 shutdown: CancellationToken,
             ) -> anyhow::Result<Running> {
+                $(let $optional = sockets.remove(stringify!($optional_key));)?
                 let mut take = |key| sockets.remove(key).with_context(|| format!("no socket for {key}"));
                 let listeners = $role::Listeners {
                     $($listener: take(stringify!($key))?),+
+                    $(, $optional)?
                 };
                 Ok($role::start(self, listeners, shutdown).await?)
             }
@@ -91,7 +99,7 @@ macro_rules! impl_part {
 }
 
 impl_part! {
-    agent { registry: registry_addr, peer: peer_addr };
+    agent { registry: registry_addr, peer: peer_addr; forward_proxy: forward_proxy_addr };
     origin { http: http_addr, peer: peer_addr };
     tracker { peer: peer_addr };
     build_index { http: http_addr };

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use api::{Http, Limits};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
+use registry::Extent;
 use store::Cache;
 use tokio::net::TcpListener;
 use torrent::{Description, Peer, PeerId, Role};
@@ -67,7 +68,7 @@ impl Bench {
 
     async fn read(&self, digest: &Digest, range: std::ops::Range<u64>) -> Bytes {
         let blob = self.pull.blob(&self.repository, digest).await.unwrap();
-        let mut stream = blob.read(range).await.unwrap();
+        let mut stream = blob.read(range, Extent::Part).await.unwrap();
         let mut all = BytesMut::new();
         while let Some(part) = stream.next().await {
             all.extend_from_slice(&part.unwrap());
@@ -224,7 +225,7 @@ async fn blobs_of_no_bytes_and_of_the_wrong_length() {
         0
     );
     let blob = bench.pull.blob(&bench.repository, &lied.0).await.unwrap();
-    let read = blob.read(0..5).await.err();
+    let read = blob.read(0..5, Extent::Part).await.err();
     assert!(matches!(&read, Some(Error::Unavailable(text)) if text.contains("10 bytes")));
 }
 

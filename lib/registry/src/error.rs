@@ -9,6 +9,9 @@ use oci::{
     Digest, ErrorBody, ErrorCode, ErrorEntry, RangeError, Reference, ReferenceError, RepositoryName,
 };
 
+/// When to try again where somebody does not answer, in seconds.
+const RETRY_AFTER_S: u64 = 5;
+
 /// A request that was not done.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -154,7 +157,9 @@ impl Error {
         self.status().is_server_error()
     }
 
-    pub(crate) fn into_response(self) -> Response<Body> {
+    /// Returns the answer, with a body as clients of registries expect it.
+    #[must_use]
+    pub fn into_response(self) -> Response<Body> {
         let body = self.body();
         let mut response = Response::new(Body::from(body.to_json()));
         *response.status_mut() = self.status();
@@ -193,6 +198,8 @@ impl Error {
             Some((header::WWW_AUTHENTICATE, challenge))
         } else if let Self::TooManyRequests { retry_after } = self {
             Some((header::RETRY_AFTER, retry_after.as_secs().max(1).into()))
+        } else if let Self::Unavailable(_) = self {
+            Some((header::RETRY_AFTER, RETRY_AFTER_S.into()))
         } else if let Self::Range(RangeError::Unsatisfiable { length }) = self {
             let range = HeaderValue::try_from(format!("bytes */{length}")).ok()?;
             Some((header::CONTENT_RANGE, range))

@@ -25,7 +25,7 @@ pub use body::ByteStream;
 pub use error::Error;
 pub use metrics::{Endpoint, Metrics, Verb};
 pub use names::{Listing, MAX_PAGE_NAMES, Page};
-pub use pull::{Blob, ManifestBytes, ManifestInfo, Pull};
+pub use pull::{Blob, Extent, ManifestBytes, ManifestInfo, Pull};
 pub use push::{Forward, Push, PushedManifest, Upload, Writes};
 pub use router::{Fallback, Options, router};
 pub use upload::UploadSecret;

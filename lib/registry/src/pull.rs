@@ -92,7 +92,17 @@ pub trait Blob: Send {
     ///
     /// # Errors
     /// A failure before the first byte.
-    async fn read(self: Box<Self>, range: Range<u64>) -> Result<ByteStream, Error>;
+    async fn read(self: Box<Self>, range: Range<u64>, extent: Extent) -> Result<ByteStream, Error>;
+}
+
+/// What a client that reads a blob will want of it, as far as its request tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// It asked for these bytes only, and may never come for others: images that are mounted are
+    /// read so.
+    Part,
+    /// It reads to the end: from the start, or from where it was interrupted.
+    Rest,
 }
 
 /// A manifest.

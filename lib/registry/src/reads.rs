@@ -10,11 +10,12 @@ use oci::{
     Descriptor, Digest, ErrorCode, RangeRequest, Reference, RepositoryName, Tag, media_type,
 };
 use serde::Serialize;
+use tokio::time::Instant;
 
 use crate::body::Exactly;
 use crate::error::Error;
 use crate::names::{Catalog, Listing, Page, TagList};
-use crate::pull::{ManifestBytes, ManifestInfo};
+use crate::pull::{Extent, ManifestBytes, ManifestInfo};
 use crate::route::{Route, parameters};
 use crate::router::{Registry, bounded, value};
 
@@ -89,7 +90,7 @@ impl Registry {
         parts: &Parts,
     ) -> Result<Response<Body>, Error> {
         let length = self.pull.blob_length(repository, digest);
-        let length = bounded(self.options.blob_wait, length).await?;
+        let length = bounded(self.options.part_wait, length).await?;
         let mut response = blob_response(digest, length, Body::empty())?;
         if is_known(&parts.headers, digest) {
             *response.status_mut() = StatusCode::NOT_MODIFIED;
@@ -104,7 +105,13 @@ impl Registry {
         parts: &Parts,
     ) -> Result<Response<Body>, Error> {
         let range = requested_range(&parts.headers, digest)?;
-        let wait = self.options.blob_wait;
+        let (extent, wait) = match range {
+            Some(RangeRequest::FromTo(..) | RangeRequest::Suffix(_)) => {
+                (Extent::Part, self.options.part_wait)
+            }
+            Some(RangeRequest::From(_)) | None => (Extent::Rest, self.options.blob_wait),
+        };
+        let began = Instant::now();
         let blob = bounded(wait, self.pull.blob(repository, digest)).await?;
         let length = blob.length();
         if is_known(&parts.headers, digest) {
@@ -123,7 +130,8 @@ impl Registry {
         let body = if count == 0 {
             Body::empty()
         } else {
-            let stream = bounded(wait, blob.read(bytes)).await?;
+            let left = wait.saturating_sub(began.elapsed());
+            let stream = bounded(left, blob.read(bytes, extent)).await?;
             Body::new(Exactly::new(stream, count, *digest, &self.options))
         };
         let mut response = blob_response(digest, count, body)?;

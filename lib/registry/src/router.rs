@@ -47,6 +47,8 @@ pub struct Options {
     pub manifest_wait: Duration,
     /// How long the head of a blob's answer may take.
     pub blob_wait: Duration,
+    /// The same for a part of a blob, and for HEAD.
+    pub part_wait: Duration,
     /// How long a body in either direction may pause.
     pub body_wait: Duration,
     /// Counts what is answered.
@@ -60,6 +62,8 @@ impl Default for Options {
             namespaces: BTreeSet::new(),
             manifest_wait: Duration::from_secs(10),
             blob_wait: Duration::from_secs(30),
+            // Who mounts images gives up after 5 s (nydusd).
+            part_wait: Duration::from_secs(4),
             body_wait: Duration::from_secs(60),
             metrics: Metrics::default(),
         }

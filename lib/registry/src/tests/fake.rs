@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -9,7 +9,8 @@ use futures_util::{StreamExt as _, stream};
 use oci::{Descriptor, Digest, Manifest, Reference, RepositoryName, Tag};
 
 use crate::{
-    Blob, ByteStream, Error, Listing, ManifestBytes, Page, Pull, Push, PushedManifest, Upload,
+    Blob, ByteStream, Error, Extent, Listing, ManifestBytes, Page, Pull, Push, PushedManifest,
+    Upload,
 };
 
 /// What is wrong with it.
@@ -43,9 +44,16 @@ struct State {
     tags: BTreeMap<(RepositoryName, Tag), Digest>,
     uploads: BTreeMap<String, Vec<u8>>,
     started: u64,
+    reads: Arc<Mutex<Vec<Extent>>>,
 }
 
 impl Fake {
+    /// Returns what blobs were read for since the last call.
+    pub(super) fn reads(&self) -> Vec<Extent> {
+        let reads = Arc::clone(&self.0.lock().unwrap().reads);
+        std::mem::take(&mut *reads.lock().unwrap())
+    }
+
     pub(super) fn fail(&self, fault: Fault) {
         self.0.lock().unwrap().fault = fault;
     }
@@ -148,8 +156,12 @@ impl Pull for Fake {
     ) -> Result<Box<dyn Blob>, Error> {
         let state = self.state().await?;
         let bytes = state.blob(repository, digest)?.clone();
-        let fault = state.fault;
-        Ok(Box::new(FakeBlob { bytes, fault }))
+        let (fault, reads) = (state.fault, Arc::clone(&state.reads));
+        Ok(Box::new(FakeBlob {
+            bytes,
+            fault,
+            reads,
+        }))
     }
 
     async fn tags(&self, repository: &RepositoryName, page: &Page) -> Result<Listing<Tag>, Error> {
@@ -196,6 +208,7 @@ impl Pull for Fake {
 struct FakeBlob {
     bytes: Bytes,
     fault: Fault,
+    reads: Arc<Mutex<Vec<Extent>>>,
 }
 
 #[async_trait]
@@ -204,7 +217,8 @@ impl Blob for FakeBlob {
         self.bytes.len() as u64
     }
 
-    async fn read(self: Box<Self>, range: Range<u64>) -> Result<ByteStream, Error> {
+    async fn read(self: Box<Self>, range: Range<u64>, extent: Extent) -> Result<ByteStream, Error> {
+        self.reads.lock().unwrap().push(extent);
         let range = usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap();
         let bytes = self.bytes.slice(range);
         // In several parts, as they come from anywhere.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::tests::fake::Fault;
 use crate::tests::{INDEX, MANIFEST, Registry, image};
-use crate::{Fallback, Options, Writes};
+use crate::{Extent, Fallback, Options, Writes};
 
 /// Starts a registry with a blob of 3,000 bytes in `team/app`.
 async fn with_blob() -> (Registry, Vec<u8>, String) {
@@ -108,6 +108,24 @@ async fn ranges_of_blobs() {
             .is(200);
         assert!(answer.bytes() == bytes);
     }
+}
+
+#[tokio::test]
+async fn only_who_names_the_end_may_never_come_for_the_rest() {
+    let (registry, _, uri) = with_blob().await;
+    for (range, extent) in [
+        ("bytes=500-1499", Extent::Part),
+        ("bytes=2900-2999", Extent::Part),
+        ("bytes=-500", Extent::Part),
+        // This is how clients go on after an interruption.
+        ("bytes=500-", Extent::Rest),
+        ("items=0-1", Extent::Rest),
+    ] {
+        registry.ask(Method::GET, &uri, &[("range", range)]).await;
+        assert_eq!(registry.fake.reads(), [extent], "{range}");
+    }
+    registry.get(&uri).await.is(200);
+    assert_eq!(registry.fake.reads(), [Extent::Rest]);
 }
 
 #[tokio::test]
@@ -385,6 +403,14 @@ async fn nothing_waits_for_ever() {
     }
     registry.head(&uri).await.is(503);
     assert!(began.elapsed() < Duration::from_secs(120));
+
+    // Who mounts an image waits 5 s, and takes 404 for the last word.
+    for (method, range) in [(Method::GET, "bytes=0-9"), (Method::HEAD, "bytes=0-9")] {
+        let began = tokio::time::Instant::now();
+        let answer = registry.ask(method, &uri, &[("range", range)]).await;
+        answer.is(503);
+        assert!(began.elapsed() < Duration::from_secs(5));
+    }
 }
 
 #[tokio::test]
