@@ -104,7 +104,7 @@ pub async fn serve(
     open.close();
     let drained = tokio::select! {
         drained = tokio::time::timeout(options.drain_timeout, open.wait()) => drained.is_ok(),
-        never = farewell::turn_away(&listener) => match never {},
+        never = farewell::turn_away(&listener, &lock) => match never {},
     };
     drop(listener);
     if !drained {

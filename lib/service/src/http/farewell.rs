@@ -14,19 +14,21 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
+use super::door::Lock;
+
 /// Clients that are answered at a time; more are closed without an answer.
 const MAX_GUESTS: usize = 64;
 /// How long one may take.
 const VISIT: Duration = Duration::from_secs(2);
 
 /// Answers everything with 503, until it is dropped.
-pub(super) async fn turn_away(listener: &TcpListener) -> Infallible {
+pub(super) async fn turn_away(listener: &TcpListener, lock: &Lock) -> Infallible {
     let mut guests = JoinSet::new();
     loop {
         tokio::select! {
             (socket, _) = super::accept(listener) => {
                 if guests.len() < MAX_GUESTS {
-                    guests.spawn(tokio::time::timeout(VISIT, tell(socket)));
+                    guests.spawn(tokio::time::timeout(VISIT, tell(socket, lock.clone())));
                 }
             }
             Some(_) = guests.join_next() => {}
@@ -34,7 +36,12 @@ pub(super) async fn turn_away(listener: &TcpListener) -> Infallible {
     }
 }
 
-async fn tell(mut socket: TcpStream) {
+async fn tell(socket: TcpStream, lock: Lock) {
+    // Whoever it is learns nothing but that.
+    let mut socket = match lock.open(socket).await {
+        Ok((socket, _)) => socket,
+        Err(error) => return tracing::debug!(%error, "a connection was refused"),
+    };
     let served = http1::Builder::new()
         .half_close(true)
         .keep_alive(false)
