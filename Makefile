@@ -23,7 +23,7 @@ as_root = $(if $(filter-out 0,$(shell id -u)),$(CARGO) build -p shoal --locked &
   CARGO_TARGET_$(shell rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')_RUNNER="sudo -E")
 
 .DEFAULT_GOAL := help
-.PHONY: help up build image test check e2e sim fmt tools test-tools
+.PHONY: help up build image test check e2e sim fmt bench tools test-tools
 
 help: ## Show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -55,6 +55,15 @@ e2e: tools test-tools ## Run the end-to-end tests only; T=name picks some
 
 sim: tools ## Run all scenarios of the simulator; SEED=n changes their randomness
 	$(CARGO) run --release --locked -p shoal -- sim run --seed $(SEED)
+
+bench: tools ## Measure everything and write docs/benchmarks.md; takes minutes
+	$(CARGO) build --release --locked -p shoal -p tests --bin shoal --bin tests-s3
+	@built="$$($(CARGO) metadata --format-version 1 --no-deps --offline --locked \
+	  | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/$$(rustc -vV \
+	  | sed -n 's/^host: //p')/release"; page=$$(mktemp) || exit 1; trap 'rm -f "$$page"' EXIT; \
+	"$$built/shoal" bench all --s3-server "$$built/tests-s3" \
+	  --commit "$$(git describe --always --dirty 2>/dev/null || echo unknown)" >"$$page" \
+	  && cp "$$page" docs/benchmarks.md && echo "docs/benchmarks.md has the figures"
 
 fmt: ## Format all code
 	$(CARGO) fmt --all
