@@ -326,12 +326,6 @@ impl Part {
         self.role
     }
 
-    /// Returns its role, as the command line has it.
-    #[must_use]
-    pub const fn role(&self) -> &'static str {
-        self.role
-    }
-
     /// Returns the URL of its HTTP API.
     #[must_use]
     pub fn url(&self) -> String {

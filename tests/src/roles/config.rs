@@ -46,11 +46,11 @@ pub(super) fn of(part: &Part, parts: &[Part], backend: &Value, folder: &Path) ->
         }),
         other => panic!("there is no role {other}"),
     };
-    if part.role == "origin" && backend.get("s3").is_some() {
-        config["staging"] = json!(staging(part));
-    }
     if tls(folder).exists() {
         config["tls"] = crate::tls::section(&tls(folder), part.role);
+    }
+    if part.role == "origin" && backend.get("s3").is_some() {
+        config["staging"] = json!(staging(part));
     }
     config["name"] = json!(part.name);
     let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| "info".into());
@@ -59,16 +59,16 @@ pub(super) fn of(part: &Part, parts: &[Part], backend: &Value, folder: &Path) ->
     config
 }
 
-/// Returns the folder in which an origin keeps what is not in its store yet.
-fn staging(part: &Part) -> std::path::PathBuf {
-    let folder = part.folder.join("staging");
-    std::fs::create_dir_all(&folder).expect("the folder is ours");
-    folder
-}
-
 /// Returns the folder with the certificates of a cluster.
 pub(super) fn tls(folder: &Path) -> PathBuf {
     folder.join("tls")
+}
+
+/// Returns the folder in which an origin keeps what is not in its store yet.
+fn staging(part: &Part) -> PathBuf {
+    let folder = part.folder.join("staging");
+    std::fs::create_dir_all(&folder).expect("the folder is ours");
+    folder
 }
 
 /// Every cluster of the tests has this key.
