@@ -135,6 +135,7 @@ async fn blob(
         .get(&format!("{repository}/{digest}"))
         .copied();
     let length = length.ok_or(Failure(ErrorCode::BlobUnknown))?;
+    let length = Some(length);
     Ok(Json(BlobStat { length }))
 }
 

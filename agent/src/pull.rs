@@ -148,14 +148,30 @@ impl SwarmPull {
         }
     }
 
+    async fn swarm_length(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<u64, Error> {
+        let name = SwarmName::Blob(*digest);
+        let opened = self.node.open_lazy(name, Priority::Foreground).await;
+        let opened = opened.map_err(|error| failure::of_open(&error, repository, digest))?;
+        Ok(opened.length())
+    }
+
     async fn length(&self, repository: &RepositoryName, digest: &Digest) -> Result<u64, Error> {
         if let Some(length) = self.blobs.length(repository, digest) {
             return Ok(length);
         }
         let error = match self.index.blob(repository, digest).await {
             Ok(stat) => {
-                self.blobs.note(repository, *digest, stat.length);
-                return Ok(stat.length);
+                let length = match stat.length {
+                    Some(length) => length,
+                    // It was pushed a moment ago: origins have it, and storage will.
+                    None => self.swarm_length(repository, digest).await?,
+                };
+                self.blobs.note(repository, *digest, length);
+                return Ok(length);
             }
             Err(error) => error,
         };

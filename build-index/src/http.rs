@@ -19,7 +19,7 @@ use axum::routing::{MethodRouter, get};
 use axum::{Json, Router};
 use bytes::Bytes;
 use http_body_util::LengthLimitError;
-use oci::{Digest, MAX_MANIFEST_BYTES, Reference, RepositoryName, Tag};
+use oci::{Algorithm, Digest, MAX_MANIFEST_BYTES, Reference, RepositoryName, Tag};
 
 use crate::error::Failure;
 use crate::manifests::{Manifests, Put};
@@ -171,8 +171,9 @@ async fn get_blob(
     let (repository, digest) = parse_blob(&repository, &digest)?;
     let found = doors.repositories.blob(&repository, &digest);
     let found = bounded(doors.read_wait, found).await?;
-    let length = found.ok_or(Failure::BlobUnknown { repository, digest })?;
-    Ok(Json(BlobStat { length }))
+    found
+        .ok_or(Failure::BlobUnknown { repository, digest })
+        .map(Json)
 }
 
 async fn put_blob(
@@ -181,14 +182,18 @@ async fn put_blob(
     query: Asked<LinkQuery>,
 ) -> Result<Json<BlobStat>, Failure> {
     let (repository, digest) = parse_blob(&repository, &digest)?;
-    let Query(LinkQuery { from }) = query.map_err(refused)?;
+    let Query(query) = query.map_err(refused)?;
+    if query
+        .sha256
+        .is_some_and(|sha256| sha256.algorithm() != Algorithm::Sha256)
+    {
+        return Err(Failure::Query("sha256 is another digest".into()));
+    }
     let length = to_the_end(doors, async move |doors| {
-        doors
-            .repositories
-            .link(&repository, &digest, from.as_ref())
-            .await
+        doors.repositories.link(&repository, &digest, &query).await
     })
     .await?;
+    let length = Some(length);
     Ok(Json(BlobStat { length }))
 }
 

@@ -250,7 +250,8 @@ impl Manifests {
             let is_there = if is_manifest {
                 self.repositories.has_manifest(repository, &digest).await?
             } else {
-                match self.repositories.blob(repository, &digest).await? {
+                let stat = self.repositories.blob(repository, &digest).await?;
+                match stat.and_then(|stat| stat.length) {
                     Some(has) if has != says => {
                         return Err(Failure::SizeDiffers { digest, says, has });
                     }

@@ -1,7 +1,8 @@
 //! Which blobs and manifests are in a repository, by its links.
 
+use api::build_index::{BlobStat, LinkQuery};
 use backend::{List, layout};
-use oci::{Digest, RepositoryName};
+use oci::{Algorithm, Digest, RepositoryName};
 
 use crate::error::Failure;
 use crate::storage::Storage;
@@ -29,26 +30,29 @@ impl Repositories {
         Ok(matches!(first, Some("_layers" | "_manifests")))
     }
 
-    /// Returns the length of a blob that a repository has and storage too.
+    /// Returns what is known of a blob that a repository has. Its content may not be in storage
+    /// yet, or not any more.
     pub(crate) async fn blob(
         &self,
         repository: &RepositoryName,
         digest: &Digest,
-    ) -> Result<Option<u64>, Failure> {
+    ) -> Result<Option<BlobStat>, Failure> {
         let link = layout::layer_link(repository, digest);
         let Some(target) = self.storage.link(&link).await? else {
             return Ok(None);
         };
+        let absent = Some(BlobStat { length: None });
         let Some(content) = self.storage.content(&target).await? else {
-            return Ok(None);
+            return Ok(absent);
         };
         let Some(stat) = self.storage.stat(&layout::blob(&content)).await? else {
-            return Ok(None);
+            return Ok(absent);
         };
         if content != *digest {
             self.find_by(digest, &content).await;
         }
-        Ok(Some(stat.length))
+        let length = Some(stat.length);
+        Ok(Some(BlobStat { length }))
     }
 
     /// Lets others find content by its sha512 which docker-registry took: its link says where that
@@ -92,19 +96,30 @@ impl Repositories {
         Ok(self.storage.content(&target).await?)
     }
 
-    /// Puts a blob into a repository: one of `from`, or one that storage has. Returns its length.
+    /// Puts a blob into a repository: one of a repository, one that storage has, or one that an
+    /// origin has taken. Returns its length.
     pub(crate) async fn link(
         &self,
         repository: &RepositoryName,
         digest: &Digest,
-        from: Option<&RepositoryName>,
+        query: &LinkQuery,
     ) -> Result<u64, Failure> {
-        let found = match from {
-            Some(from) => self.blob(from, digest).await?,
-            None => self.length(digest).await?,
+        let from = query.from.as_ref();
+        // Whoever gives a length was told by an origin that it holds the blob.
+        let (length, content) = match (from, query.length) {
+            (Some(from), Some(length)) => (Some(length), self.target(from, digest).await?),
+            (None, Some(length)) => (Some(length), query.sha256),
+            (Some(from), None) => {
+                let stat = self.blob(from, digest).await?;
+                let length = stat.and_then(|stat| stat.length);
+                (length, self.storage.content(digest).await?)
+            }
+            (None, None) => {
+                let length = self.length(digest).await?;
+                (length, self.storage.content(digest).await?)
+            }
         };
-        let content = self.storage.content(digest).await?;
-        let (Some(length), Some(content)) = (found, content) else {
+        let (Some(length), Some(content)) = (length, content) else {
             return Err(Failure::BlobUnknown {
                 repository: from.unwrap_or(repository).clone(),
                 digest: *digest,
@@ -119,6 +134,17 @@ impl Repositories {
         let named = layout::layer_link(repository, digest);
         self.storage.put(&named, link).await?;
         Ok(length)
+    }
+
+    /// Returns the sha256 that the link of a blob leads to.
+    async fn target(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<Digest>, Failure> {
+        let link = layout::layer_link(repository, digest);
+        let target = self.storage.link(&link).await?;
+        Ok(target.filter(|target| target.algorithm() == Algorithm::Sha256))
     }
 
     /// Takes a blob out of a repository.

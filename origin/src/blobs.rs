@@ -47,6 +47,14 @@ pub struct Content {
     pub stat: Stat,
 }
 
+/// A blob that was taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    pub metainfo: Arc<MetaInfo>,
+    /// The name of its content in storage.
+    pub sha256: Digest,
+}
+
 /// A blob that cannot be had from storage now.
 #[derive(Debug, thiserror::Error)]
 pub enum BlobError {
@@ -161,6 +169,17 @@ impl Blobs {
         }
     }
 
+    /// Returns a blob that was taken before; `None` where it is not there.
+    ///
+    /// # Errors
+    /// A failure of storage.
+    pub async fn committed(&self, digest: &Digest) -> Result<Option<Committed>, BlobError> {
+        let metainfo = self.metainfo(digest).await?;
+        let sha256 = layout::content_digest(&*self.backend, digest).await?;
+        let both = metainfo.zip(sha256);
+        Ok(both.map(|(metainfo, sha256)| Committed { metainfo, sha256 }))
+    }
+
     /// Returns the metainfo of a blob as this process remembers it, without a look at storage.
     #[must_use]
     pub fn remembered(&self, digest: &Digest) -> Option<Arc<MetaInfo>> {
@@ -187,6 +206,17 @@ impl Blobs {
         content: Key,
         tree: &Tree,
     ) -> Result<Arc<MetaInfo>, GeometryError> {
+        self.describe_in(&*self.backend, digest, content, tree)
+            .await
+    }
+
+    async fn describe_in(
+        &self,
+        backend: &dyn Backend,
+        digest: &Digest,
+        content: Key,
+        tree: &Tree,
+    ) -> Result<Arc<MetaInfo>, GeometryError> {
         let name = SwarmName::Blob(*digest);
         let metainfo = Arc::new(MetaInfo::sign(&self.key, name, tree)?);
         let kept = Kept {
@@ -195,30 +225,10 @@ impl Blobs {
             seen: Instant::now(),
         };
         self.metainfos.lock().put(*digest, kept);
-        if let Err(error) = self.store_metainfo(digest, &metainfo, tree).await {
+        if let Err(error) = store_metainfo(backend, digest, &metainfo, tree).await {
             tracing::warn!(%digest, %error, "cannot store metainfo; the blob will be hashed again");
         }
         Ok(metainfo)
-    }
-
-    async fn store_metainfo(
-        &self,
-        digest: &Digest,
-        metainfo: &MetaInfo,
-        tree: &Tree,
-    ) -> Result<(), backend::Error> {
-        // The blocks first: where the metainfo is, all of it is.
-        if !tree.blocks.is_empty() {
-            let blocks: Vec<u8> = tree.blocks.iter().flat_map(|cv| cv.0).collect();
-            let key = layout::blocks(digest);
-            self.backend
-                .put(&key, blocks.into(), Condition::Any)
-                .await?;
-        }
-        let bytes = metainfo.to_bytes().into();
-        let key = layout::metainfo(digest);
-        self.backend.put(&key, bytes, Condition::Any).await?;
-        Ok(())
     }
 
     /// Starts to read content, or a part of it.
@@ -294,32 +304,31 @@ impl Blobs {
     }
 
     /// Stores a finished file as the content of a blob, then what hashing it yielded. Of a blob
-    /// that is named by sha512, content and metainfo are also there under its sha256.
+    /// that is named by sha512, content and metainfo are also there under its sha256. All of it
+    /// goes to `held`, where that is given, instead of storage.
     ///
     /// # Errors
     /// A failure of storage. The file may be gone; what was stored is whole.
     pub async fn adopt(
         &self,
+        held: Option<&dyn Backend>,
         digest: &Digest,
         sha256: &Digest,
         file: &std::path::Path,
         tree: &Tree,
     ) -> Result<Arc<MetaInfo>, BlobError> {
+        let backend = held.unwrap_or(&*self.backend);
         let content = layout::blob(sha256);
-        self.backend.adopt(&content, file).await?;
-        let metainfo = self.describe(sha256, content.clone(), tree).await?;
+        backend.adopt(&content, file).await?;
+        let metainfo = self
+            .describe_in(backend, sha256, content.clone(), tree)
+            .await?;
         if digest == sha256 {
             return Ok(metainfo);
         }
-        self.alias(digest, sha256).await?;
-        Ok(self.describe(digest, content, tree).await?)
-    }
-
-    async fn alias(&self, digest: &Digest, sha256: &Digest) -> Result<(), BlobError> {
-        let link = layout::link_to(sha256);
-        let alias = layout::alias(digest);
-        self.backend.put(&alias, link, Condition::Any).await?;
-        Ok(())
+        let (alias, link) = (layout::alias(digest), layout::link_to(sha256));
+        backend.put(&alias, link, Condition::Any).await?;
+        Ok(self.describe_in(backend, digest, content, tree).await?)
     }
 
     /// Removes a blob and what was kept beside it; one that is not there is no error.
@@ -342,6 +351,24 @@ impl Blobs {
         }
         Ok(())
     }
+}
+
+async fn store_metainfo(
+    backend: &dyn Backend,
+    digest: &Digest,
+    metainfo: &MetaInfo,
+    tree: &Tree,
+) -> Result<(), backend::Error> {
+    // The blocks first: where the metainfo is, all of it is.
+    if !tree.blocks.is_empty() {
+        let blocks: Vec<u8> = tree.blocks.iter().flat_map(|cv| cv.0).collect();
+        let key = layout::blocks(digest);
+        backend.put(&key, blocks.into(), Condition::Any).await?;
+    }
+    let bytes = metainfo.to_bytes().into();
+    let key = layout::metainfo(digest);
+    backend.put(&key, bytes, Condition::Any).await?;
+    Ok(())
 }
 
 /// Runs hashing or file work off the async threads.

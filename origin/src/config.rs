@@ -1,5 +1,6 @@
 //! Configuration of an origin.
 
+use std::num::NonZeroUsize;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -34,6 +35,7 @@ pub struct Config {
     pub uploads: Uploads,
     pub hashing: Hashing,
     pub cache: Cache,
+    pub write_back: WriteBack,
     /// Where the other parts are. The same on every machine.
     pub cluster: Cluster,
     /// Certificates towards the other parts of the cluster.
@@ -64,6 +66,20 @@ pub struct Hashing {
     pub reading: usize,
     /// Blobs being read or waiting for their turn.
     pub waiting: usize,
+}
+
+/// How what was pushed gets to storage where that is no folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WriteBack {
+    /// Blobs written at the same time.
+    pub parallel: NonZeroUsize,
+    /// How long the end of an upload may wait for a second origin, or for storage, to have the blob.
+    #[serde(with = "humantime_serde")]
+    pub commit_wait: Duration,
+    /// How often an origin that has the second copy of a blob looks whether the first one wrote it.
+    #[serde(with = "humantime_serde")]
+    pub mirror_wait: Duration,
 }
 
 /// What is kept of storage where that is no folder.
@@ -121,6 +137,7 @@ impl Default for Config {
             uploads: Uploads::default(),
             hashing: Hashing::default(),
             cache: Cache::default(),
+            write_back: WriteBack::default(),
             cluster: Cluster::default(),
             tls: service::tls::Config::default(),
             peer: peer::Config::default(),
@@ -157,6 +174,17 @@ impl Default for Hashing {
         Self {
             reading: limits.reading,
             waiting: limits.growing,
+        }
+    }
+}
+
+impl Default for WriteBack {
+    fn default() -> Self {
+        Self {
+            parallel: NonZeroUsize::new(4).expect("not zero"),
+            // Less than a proxy waits.
+            commit_wait: Duration::from_secs(100),
+            mirror_wait: Duration::from_secs(15),
         }
     }
 }

@@ -5,20 +5,22 @@
 //! which blobs are still to be written. A blob counts as held from the moment that it was pushed
 //! until storage has all of it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use backend::fs::FsBackend;
-use backend::{Backend, Entry, Error, Key, List, Object, Stat, layout};
+use backend::{Backend, ETag, Entry, Error, Key, List, Object, Stat, layout};
 use bytes::Bytes;
-use oci::Digest;
+use oci::{Digest, RepositoryName};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::blobs::blocking;
 
+/// Most repositories remembered of a blob.
+const MAX_REPOSITORIES: usize = 16;
 /// Entries per look into the folder.
 const LISTED: usize = 1000;
 
@@ -37,6 +39,9 @@ struct State {
     blobs: HashMap<Digest, Blob>,
     /// Every key of every blob held.
     keys: HashMap<Key, Digest>,
+    /// Blobs that storage has, which are kept for those who pull what was just pushed.
+    stored: VecDeque<Digest>,
+    stored_bytes: u64,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -45,8 +50,13 @@ struct Blob {
     /// The sha512 digests it is known by, of which there is one at most but for those who attack
     /// sha512.
     names: Vec<Digest>,
+    /// The repositories it was pushed to, the last ones.
+    repositories: Vec<RepositoryName>,
     written_bytes: u64,
     is_safe: bool,
+    is_stored: bool,
+    /// Whether somebody makes a second copy of it.
+    is_copied: bool,
 }
 
 /// What is known of a blob that is held.
@@ -57,13 +67,36 @@ pub struct Progress {
     pub written_bytes: u64,
     /// Whether another origin has it on its disk too.
     pub is_safe: bool,
+    /// Whether storage has all of it, so that this copy is a mere cache.
+    pub is_stored: bool,
 }
 
-/// Blobs held, and their bytes.
+/// Blobs held that storage does not have yet, and their bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Total {
     pub blobs: usize,
     pub bytes: u64,
+}
+
+/// The turn of whoever makes a second copy of a blob.
+#[derive(Debug)]
+pub struct Copy<'a> {
+    held: &'a Held,
+    content: &'a Digest,
+}
+
+impl Copy<'_> {
+    /// Notes that another origin has the blob on its disk.
+    pub fn is_there(self) {
+        self.held.change(self.content, |blob| blob.is_safe = true);
+    }
+}
+
+impl Drop for Copy<'_> {
+    fn drop(&mut self) {
+        self.held
+            .change(self.content, |blob| blob.is_copied = false);
+    }
 }
 
 impl Held {
@@ -139,6 +172,8 @@ impl Held {
     pub async fn hold(&self, content: &Digest, name: Option<&Digest>) -> Result<(), Error> {
         let length = self.local.stat(&layout::blob(content)).await?.length;
         let mut state = self.state.lock();
+        // What comes again is to be looked at again.
+        state.unkeep(content);
         let blob = state.blobs.entry(*content).or_default();
         blob.length = length;
         if let Some(name) = name.filter(|name| *name != content)
@@ -170,13 +205,19 @@ impl Held {
             length: blob.length,
             written_bytes: blob.written_bytes,
             is_safe: blob.is_safe,
+            is_stored: blob.is_stored,
         })
     }
 
-    /// Returns a signal of changes in what [`Self::progress`] says of any blob.
-    #[must_use]
-    pub fn changes(&self) -> watch::Receiver<()> {
-        self.changes.subscribe()
+    /// Returns when something is true of a blob, or when it is not held any more.
+    pub async fn until(&self, content: &Digest, is_so: impl Fn(&Progress) -> bool) {
+        let mut changes = self.changes.subscribe();
+        while let Some(progress) = self.progress(content)
+            && !is_so(&progress)
+        {
+            // The sender is here.
+            let _ = changes.changed().await;
+        }
     }
 
     /// Notes how much of a blob was written to storage.
@@ -184,9 +225,60 @@ impl Held {
         self.change(content, |blob| blob.written_bytes = written_bytes);
     }
 
-    /// Notes that another origin has a blob on its disk too.
-    pub fn note_safe(&self, content: &Digest) {
-        self.change(content, |blob| blob.is_safe = true);
+    /// Remembers which repositories a blob was pushed to; returns all that are remembered.
+    pub fn note_pushed(
+        &self,
+        content: &Digest,
+        repositories: &[RepositoryName],
+    ) -> Vec<RepositoryName> {
+        let mut state = self.state.lock();
+        let Some(blob) = state.blobs.get_mut(content) else {
+            return Vec::new();
+        };
+        for repository in repositories {
+            blob.repositories.retain(|known| known != repository);
+            blob.repositories.push(repository.clone());
+        }
+        let surplus = blob.repositories.len().saturating_sub(MAX_REPOSITORIES);
+        blob.repositories.drain(..surplus);
+        blob.repositories.clone()
+    }
+
+    /// Returns whether a blob was pushed to a repository, as far as that is remembered.
+    #[must_use]
+    pub fn is_pushed(&self, content: &Digest, repository: &RepositoryName) -> bool {
+        let state = self.state.lock();
+        let blob = state.blobs.get(content);
+        blob.is_some_and(|blob| blob.repositories.contains(repository))
+    }
+
+    /// Lets one of those who want a second copy of a blob make it. `None` where somebody else does,
+    /// or the blob is not held.
+    #[must_use]
+    pub fn begin_copy<'a>(&'a self, content: &'a Digest) -> Option<Copy<'a>> {
+        let mut state = self.state.lock();
+        let blob = state.blobs.get_mut(content)?;
+        if std::mem::replace(&mut blob.is_copied, true) {
+            return None;
+        }
+        Some(Copy {
+            held: self,
+            content,
+        })
+    }
+
+    /// Notes that storage has all of a blob, and keeps it as long as there is room: at most
+    /// `keep_bytes` are kept in all, and those that were stored first go first.
+    ///
+    /// # Errors
+    /// A folder that cannot be written to.
+    pub async fn keep(&self, content: &Digest, keep_bytes: u64) -> Result<(), Error> {
+        let surplus = self.state.lock().keep(content, keep_bytes);
+        self.changes.send_replace(());
+        for blob in surplus {
+            self.release(&blob).await?;
+        }
+        Ok(())
     }
 
     fn change(&self, content: &Digest, change: impl FnOnce(&mut Blob)) {
@@ -208,9 +300,10 @@ impl Held {
     #[must_use]
     pub fn total(&self) -> Total {
         let state = self.state.lock();
+        let pending = || state.blobs.values().filter(|blob| !blob.is_stored);
         Total {
-            blobs: state.blobs.len(),
-            bytes: state.blobs.values().map(|blob| blob.length).sum(),
+            blobs: pending().count(),
+            bytes: pending().map(|blob| blob.length).sum(),
         }
     }
 
@@ -220,16 +313,26 @@ impl Held {
         self.state.lock().keys.contains_key(key)
     }
 
-    /// Returns what is known of an object; `None` where it is not held.
+    fn is_pending(&self, key: &Key) -> bool {
+        let state = self.state.lock();
+        let blob = state
+            .keys
+            .get(key)
+            .and_then(|content| state.blobs.get(content));
+        blob.is_some_and(|blob| !blob.is_stored)
+    }
+
+    /// Returns what is known of an object; `None` where it is not held, or is in storage: others
+    /// may have removed it there.
     ///
     /// # Errors
     /// A folder that cannot be read.
     pub async fn stat(&self, key: &Key) -> Result<Option<Stat>, Error> {
-        if !self.has(key) {
+        if !self.is_pending(key) {
             return Ok(None);
         }
         let stat = absent(self.local.stat(key).await)?;
-        Ok(stat.map(|stat| self.verified(key, stat)))
+        Ok(stat.map(|stat| hashed(key, stat)))
     }
 
     /// Starts to read an object; `None` where it is not held.
@@ -242,7 +345,7 @@ impl Held {
         }
         let object = absent(self.local.get(key, range).await)?;
         Ok(object.map(|object| Object {
-            stat: self.verified(key, object.stat),
+            stat: hashed(key, object.stat),
             ..object
         }))
     }
@@ -256,23 +359,6 @@ impl Held {
             return Ok(None);
         }
         absent(self.local.read(key, limit).await)
-    }
-
-    /// Tags content by what it is: the same at every origin that holds it, and after a restart.
-    fn verified(&self, key: &Key, stat: Stat) -> Stat {
-        match layout::content_of(key) {
-            Some(content) => Stat {
-                etag: backend::ETag::new(content.to_string()),
-                ..stat
-            },
-            None => stat,
-        }
-    }
-
-    /// Returns the file of a blob's content.
-    #[must_use]
-    pub fn path(&self, content: &Digest) -> PathBuf {
-        self.local.path(&layout::blob(content))
     }
 
     /// Stops to hold a blob, and removes its objects.
@@ -290,6 +376,7 @@ impl Held {
 
     fn forget(&self, content: &Digest) -> Vec<Key> {
         let mut state = self.state.lock();
+        state.unkeep(content);
         let blob = state.blobs.remove(content);
         let keys = blob.map_or_else(Vec::new, |blob| blob.keys(content));
         for key in &keys {
@@ -315,6 +402,41 @@ impl Held {
     }
 }
 
+impl State {
+    /// Returns the blobs that are too many to be kept.
+    fn keep(&mut self, content: &Digest, keep_bytes: u64) -> Vec<Digest> {
+        let mut surplus = Vec::new();
+        let Some(blob) = self.blobs.get_mut(content).filter(|blob| !blob.is_stored) else {
+            return surplus;
+        };
+        blob.is_stored = true;
+        blob.written_bytes = blob.length;
+        self.stored_bytes += blob.length;
+        self.stored.push_back(*content);
+        let mut bytes = self.stored_bytes;
+        for stored in &self.stored {
+            if bytes <= keep_bytes {
+                break;
+            }
+            bytes -= self.blobs.get(stored).map_or(0, |blob| blob.length);
+            surplus.push(*stored);
+        }
+        surplus
+    }
+
+    /// Counts a blob as one that storage does not have.
+    fn unkeep(&mut self, content: &Digest) {
+        let Some(blob) = self.blobs.get_mut(content).filter(|blob| blob.is_stored) else {
+            return;
+        };
+        blob.is_stored = false;
+        blob.is_safe = false;
+        blob.written_bytes = 0;
+        self.stored_bytes -= blob.length;
+        self.stored.retain(|stored| stored != content);
+    }
+}
+
 impl Blob {
     fn keys(&self, content: &Digest) -> Vec<Key> {
         let mut keys = vec![
@@ -330,6 +452,17 @@ impl Blob {
             ]);
         }
         keys
+    }
+}
+
+/// Tags content, whose bytes were hashed when they came, by its digest: the same at every origin.
+fn hashed(key: &Key, stat: Stat) -> Stat {
+    match layout::content_of(key) {
+        Some(content) => Stat {
+            etag: ETag::new(content.to_string()),
+            ..stat
+        },
+        None => stat,
     }
 }
 

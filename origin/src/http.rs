@@ -5,26 +5,30 @@ mod ring;
 mod upload;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use api::origin as contract;
+use api::origin::{self as contract, Stored, StoredQuery};
 use async_trait::async_trait;
-use axum::Router;
+use backend::layout;
 use axum::body::Body;
-use axum::extract::{Path, Request, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
+use axum::{Json, Router};
 use futures_util::StreamExt as _;
 use oci::{ByteRange, Digest, RangeRequest};
 use peer::Found;
 use torrent::{Description, SwarmName};
 
-use crate::blobs::Blobs;
+use crate::blobs::{BlobError, Blobs};
 use crate::fetch::Fetcher;
 use crate::ingest::Ingest;
 use crate::metrics::Metrics;
 use crate::serve;
 use crate::tier::Tier;
+use crate::write_back::WriteBack;
 use error::Failure;
 
 /// What the routes tell the swarm.
@@ -44,6 +48,7 @@ pub struct Doors {
     pub seeder: Box<dyn Seeder>,
     /// Where storage is an object store.
     pub tier: Option<Arc<Tier>>,
+    pub write_back: Option<Arc<WriteBack>>,
     pub metrics: Metrics,
 }
 
@@ -67,6 +72,7 @@ pub fn router(doors: Arc<Doors>) -> Router {
         .route(contract::BLOB, get(read).delete(delete))
         .route(contract::METAINFO, get(metainfo))
         .route(contract::VERIFY, post(verify))
+        .route(contract::STORED, get(stored))
         .route(api::ring::HELD, get(ring::held))
         .route(api::ring::RUNS, get(ring::run).head(ring::stat))
         .route(api::ring::DESCRIBED, get(ring::described))
@@ -161,6 +167,34 @@ async fn verify(State(doors): Shared, Path(digest): Path<String>) -> Result<Stat
             format!("{digest} is not in storage").into(),
         )),
     }
+}
+
+/// How much of a blob is in storage. Where that is a folder, what is there is there.
+async fn stored(
+    State(doors): Shared,
+    Path(digest): Path<String>,
+    query: Result<Query<StoredQuery>, QueryRejection>,
+) -> Result<Json<Stored>, Failure> {
+    let digest = parse_digest(&digest)?;
+    let Query(query) = query.map_err(|error| Failure::Query(error.body_text()))?;
+    let stored = match &doors.write_back {
+        Some(write_back) => {
+            let wait = Duration::from_secs(query.wait.min(contract::MAX_STORED_WAIT_S));
+            let repository = query.repository.as_ref();
+            let stored = write_back.stored(&digest, repository, wait).await;
+            stored.map_err(BlobError::Backend)?
+        }
+        None => doors.blobs.find(&digest).await?.and_then(|content| {
+            Some(Stored {
+                stored: true,
+                written_bytes: content.stat.length,
+                length: content.stat.length,
+                sha256: layout::content_of(&content.key)?,
+                is_pushed: false,
+            })
+        }),
+    };
+    stored.ok_or(Failure::BlobUnknown(digest)).map(Json)
 }
 
 async fn delete(State(doors): Shared, Path(digest): Path<String>) -> Result<StatusCode, Failure> {

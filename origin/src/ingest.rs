@@ -3,14 +3,17 @@
 use std::io;
 use std::sync::Arc;
 
+use backend::Backend;
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt as _};
 use oci::Digest;
 use store::{UploadError, UploadId, Uploads};
-use torrent::MetaInfo;
 
-use crate::blobs::{BlobError, Blobs, blocking};
+use crate::blobs::{BlobError, Blobs, Committed, blocking};
+use crate::copies::{Copies, NotSafe, TakeError};
 use crate::metrics::Metrics;
+use crate::mirror::{CopyOf, Copying};
+use crate::write_back::Task;
 
 /// Bytes hashed and written at a time, while the next ones come in.
 const PART_BYTES: usize = 1 << 20;
@@ -25,6 +28,10 @@ pub enum IngestError {
     /// What came before is kept: ask for the offset and go on.
     #[error("the body of the upload broke off: {0}")]
     Body(#[source] io::Error),
+    #[error(transparent)]
+    Take(#[from] TakeError),
+    #[error(transparent)]
+    NotSafe(#[from] NotSafe),
 }
 
 /// Takes uploads and makes blobs of them.
@@ -33,6 +40,8 @@ pub struct Ingest {
     uploads: Arc<Uploads>,
     blobs: Arc<Blobs>,
     metrics: Metrics,
+    /// Where storage is an object store.
+    copies: Option<Arc<Copies>>,
     /// Held while an upload becomes a blob, by the last digit of its id: who asks for the same
     /// commit again gets its result.
     commits: [tokio::sync::Mutex<()>; 16],
@@ -45,8 +54,16 @@ impl Ingest {
             uploads,
             blobs,
             metrics,
+            copies: None,
             commits: Default::default(),
         }
+    }
+
+    /// Has blobs held here until an object store has them.
+    #[must_use]
+    pub fn holding(mut self, copies: Arc<Copies>) -> Self {
+        self.copies = Some(copies);
+        self
     }
 
     /// Begins an upload.
@@ -66,7 +83,8 @@ impl Ingest {
     }
 
     /// Appends a stream; returns the bytes received so far. `at`, where given, must be the offset
-    /// before. Two streams into one upload end one of them.
+    /// before. Two streams into one upload end one of them. Another origin gets a copy, unless this
+    /// is one.
     ///
     /// # Errors
     /// [`UploadError::Offset`]; [`IngestError::Body`] where the stream breaks off, after what came
@@ -75,12 +93,31 @@ impl Ingest {
         &self,
         id: UploadId,
         at: Option<u64>,
+        is_mirror: bool,
         body: impl Stream<Item = io::Result<Bytes>> + Send,
     ) -> Result<u64, IngestError> {
-        let mut offset = self.offset(id).await?;
+        let offset = self.offset(id).await?;
         if at.is_some_and(|at| at != offset) {
             return Err(UploadError::Offset { offset }.into());
         }
+        let copies = self.copies.as_ref().filter(|_| !is_mirror);
+        let mut copying = copies.and_then(|copies| copies.begin(id, offset));
+        let appended = self.write(id, offset, &mut copying, body).await;
+        if let (Some(copying), Err(error)) = (&mut copying, &appended)
+            && !matches!(error, IngestError::Body(_))
+        {
+            copying.give_up();
+        }
+        appended
+    }
+
+    async fn write(
+        &self,
+        id: UploadId,
+        mut offset: u64,
+        copying: &mut Option<Copying>,
+        body: impl Stream<Item = io::Result<Bytes>> + Send,
+    ) -> Result<u64, IngestError> {
         let mut body = std::pin::pin!(body);
         let mut buffer = BytesMut::new();
         let mut broken = None;
@@ -102,9 +139,15 @@ impl Ingest {
                     offset = joined(writing).await?;
                 }
                 let (part, uploads) = (buffer.split().freeze(), Arc::clone(&self.uploads));
+                let copy = part.clone();
                 writing = Some(tokio::task::spawn_blocking(move || {
                     uploads.append(id, Some(offset), &part)
                 }));
+                if let Some(copying) = copying
+                    && !copy.is_empty()
+                {
+                    copying.send(&copy).await;
+                }
             }
         }
         if let Some(writing) = writing {
@@ -117,33 +160,88 @@ impl Ingest {
     }
 
     /// Makes a blob of an upload whose digest is right; returns its metainfo. When this returns
-    /// the blob is durable in storage. A digest that is in storage already is no error, so that an
-    /// answer which was lost can be asked for again.
+    /// the blob is durable: in storage, or where that is an object store, on the disks of two
+    /// origins. A digest that is there already is no error, so that an answer which was lost can be
+    /// asked for again.
     ///
     /// # Errors
     /// [`UploadError::Digest`]: the upload is gone, nothing was stored.
-    pub async fn commit(&self, id: UploadId, digest: Digest) -> Result<Arc<MetaInfo>, IngestError> {
-        let _turn = self.commits[usize::from(id.last_digit())].lock().await;
-        match self.finish(id, digest).await {
-            Err(error) if is_gone(&error) => match self.blobs.metainfo(&digest).await? {
-                Some(metainfo) => Ok(metainfo),
-                None => Err(error),
-            },
-            other => other,
+    pub async fn commit(
+        &self,
+        id: UploadId,
+        digest: Digest,
+        task: Task,
+    ) -> Result<Committed, IngestError> {
+        let is_mirror = task.mirror_of.is_some();
+        let repositories = task.repositories.clone();
+        let copied = self.end_copy(id, digest, &task).await;
+        let turn = self.commits[usize::from(id.last_digit())].lock().await;
+        let committed = match self.finish(id, digest, task).await {
+            Err(error) if is_gone(&error) => {
+                let found = self.blobs.committed(&digest).await?;
+                found.ok_or(error)?
+            }
+            other => other?,
+        };
+        // Copies take their time.
+        drop(turn);
+        if let Some(copies) = &self.copies
+            && !is_mirror
+        {
+            let sha256 = committed.sha256;
+            let copy = CopyOf {
+                content: &sha256,
+                digest: &digest,
+                repositories: &repositories,
+            };
+            copies.secure(copy, copied).await?;
         }
+        Ok(committed)
     }
 
-    async fn finish(&self, id: UploadId, digest: Digest) -> Result<Arc<MetaInfo>, IngestError> {
+    /// Ends the second copy while this one is made durable.
+    async fn end_copy(
+        &self,
+        id: UploadId,
+        digest: Digest,
+        task: &Task,
+    ) -> impl Future<Output = bool> + use<> {
+        let copies = self.copies.clone();
+        let copies = copies.filter(|_| task.mirror_of.is_none());
+        let repositories = task.repositories.clone();
+        // Where there is no such upload it may have become a blob before.
+        let length = self.offset(id).await.unwrap_or_default();
+        let ending = tokio::spawn(async move {
+            match copies {
+                Some(copies) => copies.commit(id, &digest, length, &repositories).await,
+                None => false,
+            }
+        });
+        async move { ending.await.unwrap_or(false) }
+    }
+
+    async fn finish(
+        &self,
+        id: UploadId,
+        digest: Digest,
+        task: Task,
+    ) -> Result<Committed, IngestError> {
         let finished = self.with(move |uploads| uploads.finish(id, digest)).await?;
+        let sha256 = finished.sha256;
+        let held = self.copies.as_ref().map(|copies| copies.folder());
+        let held = held.map(|folder| folder as &dyn Backend);
         let metainfo = self
             .blobs
-            .adopt(&digest, &finished.sha256, &finished.path, &finished.tree)
+            .adopt(held, &digest, &sha256, &finished.path, &finished.tree)
             .await?;
+        if let Some(copies) = &self.copies {
+            copies.take(&sha256, &digest, &task).await?;
+        }
         self.uploads.forget(id);
         self.metrics.uploads.inc();
         self.metrics.committed_bytes.inc_by(finished.tree.length);
-        tracing::info!(%digest, length = finished.tree.length, "stored a pushed blob");
-        Ok(metainfo)
+        tracing::info!(%digest, length = finished.tree.length, "took a pushed blob");
+        Ok(Committed { metainfo, sha256 })
     }
 
     /// Gives an upload up.
@@ -151,6 +249,9 @@ impl Ingest {
     /// # Errors
     /// [`UploadError::Unknown`].
     pub async fn cancel(&self, id: UploadId) -> Result<(), IngestError> {
+        if let Some(copies) = self.copies.clone() {
+            tokio::spawn(async move { copies.cancel(id).await });
+        }
         self.with(move |uploads| uploads.remove(id)).await
     }
 
@@ -168,7 +269,11 @@ fn is_gone(error: &IngestError) -> bool {
     match error {
         IngestError::Upload(UploadError::Unknown) => true,
         IngestError::Upload(UploadError::Disk(error)) => error.is_not_found(),
-        IngestError::Upload(_) | IngestError::Blob(_) | IngestError::Body(_) => false,
+        IngestError::Upload(_)
+        | IngestError::Blob(_)
+        | IngestError::Body(_)
+        | IngestError::Take(_)
+        | IngestError::NotSafe(_) => false,
     }
 }
 

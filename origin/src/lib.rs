@@ -4,6 +4,7 @@
 
 pub mod blobs;
 pub mod config;
+pub mod copies;
 pub mod counted;
 pub mod fetch;
 pub mod held;
@@ -11,6 +12,7 @@ pub mod http;
 pub mod ingest;
 pub mod key;
 pub mod metrics;
+pub mod mirror;
 pub mod pieces;
 pub mod reads;
 pub mod recent;
@@ -22,6 +24,7 @@ pub mod serve;
 mod source;
 mod start;
 pub mod tier;
+pub mod write_back;
 
 pub use config::Config;
 pub use start::{Listeners, StartError, start};

@@ -13,6 +13,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::fetch::Fetcher;
+use crate::write_back::WriteBack;
 
 /// Counters of an origin. Clones count the same.
 #[derive(Clone, Debug, Default)]
@@ -184,6 +185,40 @@ impl Metrics {
     pub(crate) fn watch(registry: &mut Registry, fetcher: &Arc<Fetcher>) {
         let registry = registry.sub_registry_with_prefix("origin");
         registry.register_collector(Box::new(Hashing(Arc::clone(fetcher))));
+    }
+}
+
+impl Metrics {
+    /// Lets the registry of the process ask what storage does not have yet.
+    pub(crate) fn watch_pending(registry: &mut Registry, write_back: &Arc<WriteBack>) {
+        let registry = registry.sub_registry_with_prefix("origin");
+        registry.register_collector(Box::new(Unwritten(Arc::clone(write_back))));
+    }
+}
+
+#[derive(Debug)]
+struct Unwritten(Arc<WriteBack>);
+
+impl Collector for Unwritten {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let total = self.0.held().total();
+        let oldest = self.0.pending().oldest.unwrap_or_default();
+        let (blobs, bytes) = (total.blobs as u64, total.bytes);
+        for (name, help, unit, value) in [
+            ("write_back_pending", "Blobs that storage lacks yet", None, blobs),
+            ("write_back_pending", "Bytes of them", Some(&Unit::Bytes), bytes),
+            (
+                "write_back_oldest_age",
+                "How long the oldest of them has waited",
+                Some(&Unit::Seconds),
+                oldest.as_secs(),
+            ),
+        ] {
+            let gauge = ConstGauge::new(value);
+            let metric = encoder.encode_descriptor(name, help, unit, gauge.metric_type())?;
+            gauge.encode(metric)?;
+        }
+        Ok(())
     }
 }
 

@@ -9,12 +9,15 @@ use service::Report;
 use torrent::ClusterPublicKey;
 
 use crate::fetch::Fetcher;
+use crate::write_back::WriteBack;
 
 /// The state of an origin.
 #[derive(Debug)]
 pub(crate) struct OriginReport {
     pub(crate) node: Node,
     pub(crate) fetcher: Arc<Fetcher>,
+    /// Where storage is an object store.
+    pub(crate) write_back: Option<Arc<WriteBack>>,
     pub(crate) key: ClusterPublicKey,
     pub(crate) http_addr: String,
 }
@@ -34,8 +37,32 @@ struct Status {
     blobs: usize,
     /// Blobs it is hashing.
     growing: usize,
+    /// Blobs that storage does not have yet; absent where storage is a folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    write_back: Option<Unwritten>,
     trackers: Vec<Tracker>,
     sent_bytes: Sent,
+}
+
+#[derive(Debug, Serialize)]
+struct Unwritten {
+    pending: usize,
+    pending_bytes: u64,
+    oldest_age_seconds: u64,
+    /// Why the last attempt failed, until one succeeds.
+    last_error: Option<String>,
+}
+
+impl Unwritten {
+    fn of(write_back: &WriteBack) -> Self {
+        let (total, pending) = (write_back.held().total(), write_back.pending());
+        Self {
+            pending: total.blobs,
+            pending_bytes: total.bytes,
+            oldest_age_seconds: pending.oldest.unwrap_or_default().as_secs(),
+            last_error: pending.last_error,
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -72,6 +99,7 @@ impl OriginReport {
             connections: overview.peers.len(),
             blobs: self.node.count_blobs(),
             growing: self.fetcher.count_growing(),
+            write_back: self.write_back.as_deref().map(Unwritten::of),
             trackers: trackers.collect(),
             sent_bytes: Sent {
                 agents: sent(PeerKind::Agent),

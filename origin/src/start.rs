@@ -1,5 +1,7 @@
 //! From a configuration to an origin that runs.
 
+mod storage;
+
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,16 +13,18 @@ use peer::Node;
 use prometheus_client::registry::Registry;
 use rand::TryRng as _;
 use rand::rngs::SysRng;
+use retry::QueueError;
 use service::http::Door;
 use service::tls::{Role, Tls, TlsError};
 use service::{Admin, RunError, Running};
 use store::Uploads;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use torrent::{ClusterKey, Peer};
+use torrent::{ClusterKey, ClusterPublicKey, Peer};
 
 use crate::blobs::{Blobs, blocking};
 use crate::config::Config;
+use crate::copies::Copies;
 use crate::counted::Counted;
 use crate::fetch::Fetcher;
 use crate::held::Held;
@@ -35,9 +39,13 @@ use crate::report::OriginReport;
 use crate::ring::Ring;
 use crate::seeder::{self, Seeder};
 use crate::tier::Tier;
+use storage::Storage;
 
 /// How often uploads that stand still are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(600);
+
+/// The part of the cache that blobs may take which were pushed here, 1 in so many.
+const KEPT_PART: u64 = 4;
 
 /// Where an origin listens.
 #[derive(Debug)]
@@ -66,6 +74,8 @@ pub enum StartError {
     Key(#[from] KeyFileError),
     #[error(transparent)]
     Tls(#[from] TlsError),
+    #[error(transparent)]
+    Queue(#[from] QueueError),
     #[error("staging: {0}")]
     Staging(#[from] store::DiskError),
     #[error(transparent)]
@@ -87,24 +97,35 @@ pub async fn start(
     shutdown: CancellationToken,
 ) -> Result<Running, StartError> {
     config.validate()?;
+    let store = config.backend.open().await?;
+    start_over(store, config, listeners, shutdown).await
+}
+
+/// Starts an origin over storage that was opened before.
+async fn start_over(
+    store: Arc<dyn Backend>,
+    config: Config,
+    listeners: Listeners,
+    shutdown: CancellationToken,
+) -> Result<Running, StartError> {
     let me = config.member()?.clone();
     let tls = Tls::open(&config.tls, Role::Origin, &shutdown).await?;
     let mut registry = Registry::default();
     service::telemetry::build_info(&mut registry);
     let metrics = Metrics::register(&mut registry);
-    let store = config.backend.open().await?;
     let store: Arc<dyn Backend> = Arc::new(Counted::new(store, metrics.clone()));
     // First: the folder that everything else of this origin lies in is then its own.
     let uploads = open_uploads(&config, &*store).await?;
-    let tier = open_tier(&config, &store, &tls, &metrics).await?;
-    let backend = tier
-        .clone()
-        .map_or(store, |tier| -> Arc<dyn Backend> { tier });
+    let storage = Storage::open(&config, store, &tls, &metrics).await?;
+    let write_back = storage.write_back();
+    if let Some(write_back) = &write_back {
+        Metrics::watch_pending(&mut registry, write_back);
+    }
     let key = load_key(&config).await?;
     let public = key.public();
     tracing::info!(cluster_key = %public, "the public key for agents and trackers");
 
-    let blobs = Arc::new(Blobs::new(backend, key));
+    let blobs = Arc::new(Blobs::new(Arc::clone(&storage.backend), key));
     let (fetcher, events) = Fetcher::new(Arc::clone(&blobs), config.hashing.into());
     Metrics::watch(&mut registry, &fetcher);
     let recent = Arc::<Recent>::default();
@@ -113,28 +134,20 @@ pub async fn start(
         Arc::clone(&fetcher),
         Arc::clone(&recent),
     );
-    let node = Node::start(peer::Setup {
-        config: config.peer.clone(),
-        me: me.as_peer(),
-        listener: listeners.peer,
-        pieces: Arc::new(pieces),
-        cluster: Arc::new(config.cluster.clone()),
-        tls: tls.clone(),
-        metrics: peer::Metrics::register(&mut registry),
-        key: Some(public),
-        seed: SysRng
-            .try_next_u64()
-            .map_err(|error| system("randomness")(io::Error::other(error)))?,
-    });
+    let listener = listeners.peer;
+    let setup = peer_of(&config, listener, pieces, &tls, &mut registry, public)?;
+    let node = Node::start(setup);
     node.set_partners(partners(&config, &me)).await;
 
     let http_addr = listeners.http.local_addr().map_err(system("an address"))?;
+    let ingest = Ingest::new(Arc::clone(&uploads), Arc::clone(&blobs), metrics.clone());
     let doors = Doors {
-        ingest: Ingest::new(Arc::clone(&uploads), Arc::clone(&blobs), metrics.clone()),
+        ingest: storage.holding(ingest),
         blobs,
         fetcher: Arc::clone(&fetcher),
         seeder: Box::new(Seeder::new(node.clone(), Arc::clone(&recent))),
-        tier,
+        tier: storage.tier,
+        write_back: write_back.clone(),
         metrics: metrics.clone(),
     };
     let router = http::router(Arc::new(doors));
@@ -143,6 +156,7 @@ pub async fn start(
     let report = OriginReport {
         node: node.clone(),
         fetcher,
+        write_back: write_back.clone(),
         key: public,
         http_addr: http_addr.to_string(),
     };
@@ -150,10 +164,32 @@ pub async fn start(
     let admin = Admin::new(name, registry, Arc::new(report), shutdown);
     let telling = seeder::tell(node.clone(), events, metrics);
     let trimming = seeder::trim(node.clone(), recent);
+    let writing = storage::write(write_back, seed()?);
     let beside = async move {
-        tokio::join!(telling, sweep(uploads), trimming);
+        tokio::join!(telling, sweep(uploads, storage.copies), trimming, writing);
     };
     Ok(Running::new(admin, run(node, serving, beside)))
+}
+
+fn peer_of(
+    config: &Config,
+    listener: TcpListener,
+    pieces: Pieces,
+    tls: &Tls,
+    registry: &mut Registry,
+    public: ClusterPublicKey,
+) -> Result<peer::Setup, StartError> {
+    Ok(peer::Setup {
+        config: config.peer.clone(),
+        me: config.member()?.as_peer(),
+        listener,
+        pieces: Arc::new(pieces),
+        cluster: Arc::new(config.cluster.clone()),
+        tls: tls.clone(),
+        metrics: peer::Metrics::register(registry),
+        key: Some(public),
+        seed: seed()?,
+    })
 }
 
 /// Serves until the end, and only then leaves the swarm: what was committed last is told first.
@@ -200,9 +236,8 @@ async fn open_tier(
     tls: &Tls,
     metrics: &Metrics,
 ) -> Result<Option<Arc<Tier>>, StartError> {
-    let area = match (&config.backend, &config.staging) {
-        (backend::Config::Fs { .. }, _) | (_, None) => return Ok(None),
-        (_, Some(staging)) => staging.join(config.name.as_str()),
+    let Some(area) = staging_of(config) else {
+        return Ok(None);
     };
     let held = Held::open(area.join("held")).await?;
     let cluster = Arc::new(config.cluster.clone());
@@ -212,11 +247,25 @@ async fn open_tier(
         store: Arc::clone(store),
         ring: Ring::new(client?, metrics.clone()),
         folder: area.join("runs"),
-        limit_bytes: config.cache.limit.as_u64(),
+        limit_bytes: config.cache.limit.as_u64() / KEPT_PART * (KEPT_PART - 1),
         metrics: metrics.clone(),
     });
     let tier = Tier::new(Arc::new(held), Arc::clone(store), reads.await?);
     Ok(Some(Arc::new(tier)))
+}
+
+/// Returns where this origin alone keeps what goes to an object store; `None` where storage is a
+/// folder.
+fn staging_of(config: &Config) -> Option<PathBuf> {
+    match (&config.backend, &config.staging) {
+        (backend::Config::Fs { .. }, _) | (_, None) => None,
+        (_, Some(staging)) => Some(staging.join(config.name.as_str())),
+    }
+}
+
+fn seed() -> Result<u64, StartError> {
+    let seed = SysRng.try_next_u64();
+    seed.map_err(|error| system("randomness")(io::Error::other(error)))
 }
 
 async fn load_key(config: &Config) -> Result<ClusterKey, StartError> {
@@ -229,12 +278,19 @@ fn system(what: &'static str) -> impl Fn(io::Error) -> StartError {
 }
 
 /// Drops uploads that stand still.
-async fn sweep(uploads: Arc<Uploads>) {
+async fn sweep(uploads: Arc<Uploads>, copies: Option<Arc<Copies>>) {
     let mut ticks = tokio::time::interval(SWEEP_EVERY);
     loop {
         ticks.tick().await;
-        let uploads = Arc::clone(&uploads);
-        let swept = blocking(move || uploads.sweep(SystemTime::now())).await;
+        let (uploads, copies) = (Arc::clone(&uploads), copies.clone());
+        let sweep = move || {
+            let swept = uploads.sweep(SystemTime::now());
+            if let Some(copies) = copies {
+                copies.retain(|id| uploads.offset(id).is_ok());
+            }
+            swept
+        };
+        let swept = blocking(sweep).await;
         if swept > 0 {
             tracing::info!(swept, "dropped uploads that nobody went on with");
         }

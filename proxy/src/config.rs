@@ -54,6 +54,9 @@ pub struct Config {
     /// How long storage may take to take a manifest, or the end of an upload.
     #[serde(with = "humantime_serde")]
     pub commit_wait: Duration,
+    /// How long the blobs of a manifest may make no progress on their way to storage.
+    #[serde(with = "humantime_serde")]
+    pub write_back_wait: Duration,
     /// Certificates towards the other parts of the cluster.
     pub tls: service::tls::Config,
     /// The certificate of the registry towards clients.
@@ -102,6 +105,7 @@ impl Default for Config {
             blob_wait: options.blob_wait,
             body_wait: options.body_wait,
             commit_wait: Duration::from_secs(120),
+            write_back_wait: Duration::from_secs(60),
             tls: service::tls::Config::default(),
             registry_tls: service::tls::RegistryConfig::default(),
             server: service::http::Options::default(),

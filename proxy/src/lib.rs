@@ -10,6 +10,7 @@ mod pull;
 mod push;
 mod relay;
 mod start;
+mod waiting;
 mod whole;
 
 pub use config::Config;

@@ -47,9 +47,15 @@ impl Pull for ClusterPull {
         repository: &RepositoryName,
         digest: &Digest,
     ) -> Result<u64, Error> {
+        let about = About::Blob(repository, digest);
         let found = self.index.blob(repository, digest).await;
-        let found = found.map_err(|error| of_call(&error, About::Blob(repository, digest)))?;
-        Ok(found.length)
+        let found = found.map_err(|error| of_call(&error, about))?;
+        if let Some(length) = found.length {
+            return Ok(length);
+        }
+        // It was pushed a moment ago: origins have it, and storage will.
+        let length = self.origins.length(digest).await;
+        length.map_err(|error| of_call(&error, about))
     }
 
     async fn blob(

@@ -2,19 +2,20 @@
 
 use std::time::Duration;
 
-use api::build_index::MAX_TAGS;
-use api::{BuildIndexClient, CallError, OriginClient};
+use api::build_index::{BlobStat, MAX_TAGS, Taken, WriteId};
+use api::origin::CommitQuery;
+use api::{BuildIndexClient, CallError, ErrorCode, OriginClient};
 use async_trait::async_trait;
 use bytes::Bytes;
 use oci::{Digest, Reference, RepositoryName, Tag};
 use registry::{ByteStream, Error, Push, PushedManifest, Upload};
 
 use crate::failure::{About, of_call};
+use crate::waiting::Waiting;
 
-/// Times that a blob is looked for which an origin has just stored, and the first pause between
-/// them; each next is twice as long.
-const LINK_TRIES: u32 = 4;
-const LINK_PAUSE: Duration = Duration::from_millis(50);
+/// How long the end of an upload waits for its repository to have a blob that an origin holds: it
+/// can still get there with its manifest.
+const LINK_WAIT: Duration = Duration::from_secs(5);
 
 /// Takes blobs and manifests to where they are kept.
 #[derive(Debug)]
@@ -23,6 +24,8 @@ pub(crate) struct ClusterPush {
     index: BuildIndexClient,
     /// How long the build-indexes may take together.
     wait: Duration,
+    /// How long blobs that a manifest needs may make no progress on their way to storage.
+    stall: Duration,
 }
 
 impl ClusterPush {
@@ -30,11 +33,13 @@ impl ClusterPush {
         origins: OriginClient,
         index: BuildIndexClient,
         wait: Duration,
+        stall: Duration,
     ) -> Self {
         Self {
             origins,
             index,
             wait,
+            stall,
         }
     }
 
@@ -44,13 +49,51 @@ impl ClusterPush {
         about: About<'_>,
         call: impl Future<Output = Result<T, CallError>> + Send,
     ) -> Result<T, Error> {
-        match tokio::time::timeout(self.wait, call).await {
-            Ok(result) => result.map_err(|error| of_call(&error, about)),
-            Err(_) => {
-                let text = format!("no build-index answered within {} s", self.wait.as_secs());
-                Err(Error::Unavailable(text))
-            }
+        within(self.wait, about, call).await
+    }
+
+    /// Puts a blob into a repository that it was pushed to while storage could not take that.
+    pub(crate) async fn link_late(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        taken: &Taken,
+    ) -> Result<(), Error> {
+        let about = About::Blob(repository, digest);
+        match self.index.blob(repository, digest).await {
+            Err(error) if error.code() == Some(ErrorCode::BlobUnknown) => {}
+            other => return other.map(|_| ()).map_err(|error| of_call(&error, about)),
         }
+        let linked = self.index.link_taken(repository, digest, taken);
+        self.bounded(about, linked).await
+    }
+
+    pub(crate) const fn origins(&self) -> &OriginClient {
+        &self.origins
+    }
+
+    pub(crate) const fn stall(&self) -> Duration {
+        self.stall
+    }
+
+    /// Mounts a blob that origins have taken, and that is not in storage yet.
+    async fn mount_taken(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        from: &RepositoryName,
+    ) -> Result<bool, Error> {
+        match self.index.blob(from, digest).await {
+            Ok(BlobStat { length: None }) => {}
+            Ok(BlobStat { length: Some(_) }) | Err(_) => return Ok(false),
+        }
+        // Whatever goes wrong now, the client can upload the blob instead.
+        let Ok(length) = self.origins.length(digest).await else {
+            return Ok(false);
+        };
+        let about = About::Blob(repository, digest);
+        let linked = self.index.mount_taken(repository, digest, from, length);
+        Ok(self.bounded(about, linked).await?.is_some())
     }
 
     /// Says why bytes did not arrive. A connection that breaks off does not tell: an origin that
@@ -64,6 +107,22 @@ impl ClusterPush {
             Err(later) => of_call(&later, About::Upload),
         }
     }
+}
+
+async fn within<T>(
+    wait: Duration,
+    about: About<'_>,
+    call: impl Future<Output = Result<T, CallError>> + Send,
+) -> Result<T, Error> {
+    match tokio::time::timeout(wait, call).await {
+        Ok(result) => result.map_err(|error| of_call(&error, about)),
+        Err(_) => Err(no_answer(wait)),
+    }
+}
+
+fn no_answer(wait: Duration) -> Error {
+    let text = format!("no build-index answered within {} s", wait.as_secs());
+    Error::Unavailable(text)
 }
 
 #[async_trait]
@@ -114,26 +173,37 @@ impl Push for ClusterPush {
         digest: &Digest,
     ) -> Result<(), Error> {
         let about = About::Commit(digest);
+        let query = CommitQuery {
+            digest: digest.to_string(),
+            mirror_of: None,
+            repository: Some(repository.clone()),
+        };
         let committed = self
             .origins
-            .commit(&upload.member, &upload.id, digest)
+            .end_upload(&upload.member, &upload.id, &query)
             .await;
         let committed = committed.map_err(|error| of_call(&error, about))?;
+        let length = committed.length;
+        let taken = Taken {
+            sha256: committed.sha256,
+            length,
+        };
+        let linked = self.index.link_taken(repository, digest, &taken);
         let about = About::Blob(repository, digest);
-        let mut pause = LINK_PAUSE;
-        for _ in 0..LINK_TRIES {
-            let linked = self.index.link_blob(repository, digest, None);
-            if self.bounded(about, linked).await?.is_some() {
-                let length = committed.length;
-                tracing::info!(%repository, %digest, length, "a blob was pushed");
-                return Ok(());
+        let wait = if committed.is_held {
+            LINK_WAIT
+        } else {
+            self.wait
+        };
+        match within(wait, about, linked).await {
+            // The origin remembers which repository it is for: the manifest brings it there.
+            Err(Error::Unavailable(reason)) if committed.is_held => {
+                tracing::warn!(%repository, %digest, reason, "a blob is not in its repository yet");
             }
-            // An origin may have it, and not yet have brought it to storage.
-            tokio::time::sleep(pause).await;
-            pause *= 2;
+            linked => linked?,
         }
-        let text = format!("blob {digest} is not in storage yet");
-        Err(Error::Unavailable(text))
+        tracing::info!(%repository, %digest, length, "a blob was pushed");
+        Ok(())
     }
 
     async fn cancel(&self, _: &RepositoryName, upload: &Upload) -> Result<(), Error> {
@@ -151,9 +221,12 @@ impl Push for ClusterPush {
         let Some(from) = from else {
             return Ok(false);
         };
-        let linked = self.index.link_blob(repository, digest, Some(from));
         let about = About::Blob(repository, digest);
-        Ok(self.bounded(about, linked).await?.is_some())
+        let linked = self.index.link_blob(repository, digest, Some(from));
+        if self.bounded(about, linked).await?.is_some() {
+            return Ok(true);
+        }
+        self.mount_taken(repository, digest, from).await
     }
 
     async fn put_manifest(
@@ -167,11 +240,30 @@ impl Push for ClusterPush {
         if tags.len() > MAX_TAGS {
             return Err(Error::TooManyTags { limit: MAX_TAGS });
         }
-        let put = self
-            .index
-            .put_manifest(repository, reference, tags, media_type, bytes);
+        let mut waiting = Waiting::new(self, repository);
+        // One change, however often it is asked for.
+        let id = WriteId::random();
         let about = About::Manifest(repository, reference);
-        let stored = self.bounded(about, put).await?;
+        let stored = loop {
+            let bytes = bytes.clone();
+            let put = self
+                .index
+                .put_manifest_as(id, repository, reference, tags, media_type, bytes);
+            let Ok(put) = tokio::time::timeout(self.wait, put).await else {
+                return Err(no_answer(self.wait));
+            };
+            match put {
+                Ok(stored) => break stored,
+                Err(error) => match error.code() {
+                    Some(ErrorCode::ManifestBlobUnknown) => {
+                        waiting.wait(of_call(&error, about)).await?;
+                    }
+                    // The build-index is there, and its storage is not.
+                    Some(ErrorCode::Unavailable) => waiting.pause(of_call(&error, about)).await?,
+                    _ => return Err(of_call(&error, about)),
+                },
+            }
+        };
         Ok(PushedManifest {
             digest: stored.digest,
             subject: stored.subject,

@@ -8,6 +8,7 @@ mod distribution;
 mod dns;
 mod docker;
 mod faults;
+mod durability;
 mod integrity;
 mod linearizable;
 mod pull;

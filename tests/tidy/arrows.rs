@@ -20,10 +20,11 @@ const ARROWS: &str = "
     api: torrent hashring oci service
     peer: swarm api torrent service
     registry: oci
+    retry:
     fake-s3:
     bench: torrent
     agent: peer registry api store service
-    origin: peer store backend api service
+    origin: peer store backend retry api service
     tracker: swarm api service
     build-index: backend api service
     proxy: registry api service

@@ -8,6 +8,7 @@
 //! DELETE /v1/repositories/{repository}/manifests/{reference}          204
 //! GET    /v1/repositories/{repository}/blobs/{digest}                 BlobStat
 //! PUT    /v1/repositories/{repository}/blobs/{digest}                 200 BlobStat
+//! PUT    /v1/repositories/{repository}/blobs/{digest}?sha256=&length= 200 BlobStat
 //! PUT    /v1/repositories/{repository}/blobs/{digest}?from=           200 BlobStat
 //! DELETE /v1/repositories/{repository}/blobs/{digest}                 204
 //! GET    /v1/repositories/{repository}/referrers/{digest}?artifact_type=   Referrers
@@ -128,7 +129,15 @@ pub struct ManifestStored {
 /// A blob of a repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlobStat {
-    /// Bytes.
+    /// Bytes; `None` where the repository has it and storage does not, or not yet: origins know.
+    pub length: Option<u64>,
+}
+
+/// A blob that an origin has taken, and that need not be in storage yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// The name that its content has, or will have, in storage.
+    pub sha256: Digest,
     pub length: u64,
 }
 
@@ -139,6 +148,13 @@ pub struct LinkQuery {
     /// The repository that must have the blob already. Absent where the caller has just stored it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<RepositoryName>,
+    /// Without `from`: the name that the content will have in storage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<Digest>,
+    /// Bytes. Whoever gives them was told by an origin that holds the blob: it need not be in
+    /// storage yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub length: Option<u64>,
 }
 
 /// Query of referrers.
@@ -335,13 +351,61 @@ impl BuildIndexClient {
         digest: &Digest,
         from: Option<&RepositoryName>,
     ) -> Result<Option<BlobStat>, CallError> {
-        let digest = digest.to_string();
         let query = LinkQuery {
             from: from.cloned(),
+            ..LinkQuery::default()
         };
+        self.link(repository, digest, &query).await
+    }
+
+    /// Puts a blob into a repository that an origin has taken, whether it is in storage yet or not.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn link_taken(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        taken: &Taken,
+    ) -> Result<(), CallError> {
+        let query = LinkQuery {
+            from: None,
+            sha256: Some(taken.sha256),
+            length: Some(taken.length),
+        };
+        self.link(repository, digest, &query).await.map(|_| ())
+    }
+
+    /// Puts a blob of another repository into this one, whose length an origin has told: it need
+    /// not be in storage yet. Returns `None` where the other one does not have it.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn mount_taken(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        from: &RepositoryName,
+        length: u64,
+    ) -> Result<Option<BlobStat>, CallError> {
+        let query = LinkQuery {
+            from: Some(from.clone()),
+            sha256: None,
+            length: Some(length),
+        };
+        self.link(repository, digest, &query).await
+    }
+
+    async fn link(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        query: &LinkQuery,
+    ) -> Result<Option<BlobStat>, CallError> {
+        let digest = digest.to_string();
         let linked = self.ask(repository, |addr| {
             let request = self.request(Method::PUT, &addr, repository, &["blobs", &digest]);
-            let request = request.query(&query);
+            let request = request.query(query);
             async move {
                 self.http
                     .json(&addr, request, self.http.limits().commit)

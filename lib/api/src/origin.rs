@@ -10,6 +10,7 @@
 //! DELETE /v1/blobs/{digest}                remove it              204
 //! GET    /v1/blobs/{digest}/metainfo       torrent::MetaInfo      200
 //! POST   /v1/blobs/{digest}/verify         is it in storage       200
+//! GET    /v1/blobs/{digest}/stored?wait=   how far is it there    200 Stored
 //! ```
 //!
 //! Errors have an [`crate::ErrorBody`].
@@ -20,9 +21,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use futures_util::stream::StreamExt as _;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use http::header;
-use oci::Digest;
+use oci::{Digest, RepositoryName};
 use parking_lot::Mutex;
 use reqwest::{Method, RequestBuilder};
 use serde::{Deserialize, Serialize};
@@ -30,7 +31,7 @@ use torrent::SwarmName;
 
 use crate::client::{BlobStream, CallError, Http, Turns, not_pausing, silence, text_of, watched};
 use crate::cluster::Cluster;
-use crate::members::{Addr, Origin};
+use crate::members::{Addr, Name, Origin};
 
 /// Path of the collection of uploads.
 pub const UPLOADS: &str = "/v1/uploads";
@@ -42,6 +43,11 @@ pub const BLOB: &str = "/v1/blobs/{digest}";
 pub const METAINFO: &str = "/v1/blobs/{digest}/metainfo";
 /// Path of the question whether a blob is in storage.
 pub const VERIFY: &str = "/v1/blobs/{digest}/verify";
+/// Path of the question how much of a blob is in storage.
+pub const STORED: &str = "/v1/blobs/{digest}/stored";
+
+/// Longest that an origin waits with the answer to [`STORED`], in seconds.
+pub const MAX_STORED_WAIT_S: u64 = 10;
 
 /// How long one part of an upload may take though its bytes keep moving.
 const LONGEST_APPEND: Duration = Duration::from_secs(24 * 3600);
@@ -63,6 +69,38 @@ pub struct UploadOffset {
 pub struct Committed {
     pub digest: Digest,
     pub length: u64,
+    /// The name that its content has in storage.
+    pub sha256: Digest,
+    /// Whether the origin holds it, and so knows for a while which repositories it was pushed to.
+    #[serde(default)]
+    pub is_held: bool,
+}
+
+/// How much of a blob is in storage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stored {
+    /// All of it, and what was found out about it.
+    pub stored: bool,
+    pub written_bytes: u64,
+    pub length: u64,
+    /// The name that its content has, or will have, in storage.
+    pub sha256: Digest,
+    /// Whether it was pushed to the repository in the question, as far as that is remembered.
+    #[serde(default)]
+    pub is_pushed: bool,
+}
+
+/// Query of how much of a blob is in storage.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoredQuery {
+    /// How many seconds the answer may wait for all of it to be there, at most
+    /// [`MAX_STORED_WAIT_S`].
+    #[serde(default)]
+    pub wait: u64,
+    /// The repository that the blob may have been pushed to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository: Option<RepositoryName>,
 }
 
 /// Query of a part of an upload.
@@ -72,6 +110,9 @@ pub struct AppendQuery {
     /// Where the sender believes the upload to be.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offset: Option<u64>,
+    /// Whether the sender is an origin that keeps a second copy here.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub mirror: bool,
 }
 
 /// Query of the end of an upload.
@@ -79,6 +120,12 @@ pub struct AppendQuery {
 #[serde(deny_unknown_fields)]
 pub struct CommitQuery {
     pub digest: String,
+    /// The origin that brings the blob to storage, where this is its second copy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror_of: Option<Name>,
+    /// The repository that it is pushed to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository: Option<RepositoryName>,
 }
 
 /// Calls of the origins of a cluster.
@@ -122,6 +169,25 @@ impl OriginClient {
         let order = (0..count)
             .map(|at| first.wrapping_add(at) % count)
             .collect();
+        self.begin_at_one_of(order).await
+    }
+
+    /// Begins an upload at one of the origins but for `me`, which take turns.
+    ///
+    /// # Errors
+    /// [`CallError`], where none of them takes one.
+    pub async fn begin_mirror(&self, me: &Name) -> Result<(Origin, String), CallError> {
+        let count = self.cluster.origins.len();
+        let first = self.next.fetch_add(1, Ordering::Relaxed);
+        let origins = self.cluster.origins.as_slice();
+        let order = (0..count)
+            .map(|at| first.wrapping_add(at) % count)
+            .filter(|index| origins[*index].name != *me)
+            .collect();
+        self.begin_at_one_of(order).await
+    }
+
+    async fn begin_at_one_of(&self, order: Vec<usize>) -> Result<(Origin, String), CallError> {
         let begin = |index: usize| async move {
             let origin = &self.cluster.origins.as_slice()[index];
             let request = self
@@ -157,6 +223,34 @@ impl OriginClient {
         offset: Option<u64>,
         body: BlobStream,
     ) -> Result<u64, CallError> {
+        let mirror = false;
+        self.send_part(member, id, AppendQuery { offset, mirror }, body)
+            .await
+    }
+
+    /// Adds bytes as [`Self::append`] does to the second copy of an upload.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn append_mirror(
+        &self,
+        member: &str,
+        id: &str,
+        offset: u64,
+        body: BlobStream,
+    ) -> Result<u64, CallError> {
+        let (offset, mirror) = (Some(offset), true);
+        self.send_part(member, id, AppendQuery { offset, mirror }, body)
+            .await
+    }
+
+    async fn send_part(
+        &self,
+        member: &str,
+        id: &str,
+        query: AppendQuery,
+        body: BlobStream,
+    ) -> Result<u64, CallError> {
         let (addr, request) = self.upload(Method::PATCH, member, id)?;
         let (body, moved) = watched(body);
         // Whoever sends is only told that sending failed, not whose fault it was.
@@ -167,9 +261,7 @@ impl OriginClient {
                 *noted.lock() = Some(error.to_string());
             }
         });
-        let request = request
-            .query(&AppendQuery { offset })
-            .body(reqwest::Body::wrap_stream(body));
+        let request = request.query(&query).body(reqwest::Body::wrap_stream(body));
         let patience = self.http.limits().commit;
         // As long as bytes move nothing is wrong.
         let answer: Result<UploadOffset, CallError> = tokio::select! {
@@ -200,9 +292,26 @@ impl OriginClient {
         id: &str,
         digest: &Digest,
     ) -> Result<Committed, CallError> {
+        let query = CommitQuery {
+            digest: digest.to_string(),
+            mirror_of: None,
+            repository: None,
+        };
+        self.end_upload(member, id, &query).await
+    }
+
+    /// Ends an upload as [`Self::commit`] does; `query` says more about it.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn end_upload(
+        &self,
+        member: &str,
+        id: &str,
+        query: &CommitQuery,
+    ) -> Result<Committed, CallError> {
         let (addr, request) = self.upload(Method::PUT, member, id)?;
-        let digest = digest.to_string();
-        let request = request.query(&CommitQuery { digest });
+        let request = request.query(query);
         self.http
             .json(&addr, request, self.http.limits().commit)
             .await
@@ -284,6 +393,83 @@ impl OriginClient {
         self.turns.ask(order, ask).await
     }
 
+    /// Returns how much of a blob is in storage: of all that the origins say, what is furthest.
+    /// Waits, at most as long as `wait`, for all of it to be there. `None` where no origin and not
+    /// storage has the blob. `repository` is one that it may have been pushed to.
+    ///
+    /// # Errors
+    /// [`CallError`], where an origin did not answer and the others do not have it.
+    pub async fn stored(
+        &self,
+        digest: &Digest,
+        repository: &RepositoryName,
+        wait: Duration,
+    ) -> Result<Option<Stored>, CallError> {
+        let query = StoredQuery {
+            wait: wait.as_secs().min(MAX_STORED_WAIT_S),
+            repository: Some(repository.clone()),
+        };
+        let count = self.cluster.origins.len();
+        let asked = (0..count).map(|origin| self.ask_stored(origin, digest, &query));
+        let mut answers: FuturesUnordered<_> = asked.collect();
+        let mut found: Option<Stored> = None;
+        let mut failed = (count == 0).then_some(CallError::NoMember("origin"));
+        while let Some(answer) = answers.next().await {
+            match answer {
+                Ok(Some(stored)) => found = Some(furthest(found, stored)),
+                Ok(None) => {}
+                Err(error) => failed = Some(error),
+            }
+        }
+        match (found, failed) {
+            (None, Some(error)) => Err(error),
+            (found, _) => Ok(found),
+        }
+    }
+
+    /// Returns how much of a blob one origin has brought to storage; `None` where neither has it.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn stored_by(
+        &self,
+        member: &Name,
+        digest: &Digest,
+    ) -> Result<Option<Stored>, CallError> {
+        let origins = self.cluster.origins.as_slice();
+        match origins.iter().position(|origin| origin.name == *member) {
+            Some(origin) => {
+                let query = StoredQuery::default();
+                self.ask_stored(origin, digest, &query).await
+            }
+            None => Err(CallError::UnknownMember {
+                kind: "origin",
+                name: member.to_string(),
+            }),
+        }
+    }
+
+    async fn ask_stored(
+        &self,
+        origin: usize,
+        digest: &Digest,
+        query: &StoredQuery,
+    ) -> Result<Option<Stored>, CallError> {
+        let addr = self.addr(origin)?;
+        let digest = digest.to_string();
+        let segments = ["v1", "blobs", &digest, "stored"];
+        let request = self.http.request(Method::GET, &addr, &segments);
+        let request = request.query(query);
+        let patience = self.http.limits().answer + Duration::from_secs(query.wait);
+        let asked = self.http.json(&addr, request, patience).await;
+        self.turns.note(origin, &asked);
+        match asked {
+            Ok(stored) => Ok(Some(stored)),
+            Err(error) if error.code() == Some(crate::ErrorCode::BlobUnknown) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Removes a blob from storage, and from what every origin serves.
     ///
     /// # Errors
@@ -330,6 +516,19 @@ impl OriginClient {
             .http
             .request(method, &origin.http, &["v1", "uploads", id]);
         Ok((origin.http.clone(), request))
+    }
+}
+
+/// Joins what two origins say about a blob.
+fn furthest(one: Option<Stored>, other: Stored) -> Stored {
+    let Some(one) = one else {
+        return other;
+    };
+    Stored {
+        stored: one.stored || other.stored,
+        written_bytes: one.written_bytes.max(other.written_bytes),
+        is_pushed: one.is_pushed || other.is_pushed,
+        ..other
     }
 }
 

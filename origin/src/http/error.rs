@@ -1,5 +1,6 @@
 //! What went wrong, in the words of the contract.
 
+use std::io;
 use std::sync::Arc;
 
 use api::{ErrorBody, ErrorCode};
@@ -10,6 +11,7 @@ use oci::{Digest, DigestError, RangeError};
 use store::{DiskError, UploadError};
 
 use crate::blobs::BlobError;
+use crate::copies::TakeError;
 use crate::ingest::IngestError;
 
 /// A request that failed.
@@ -71,6 +73,8 @@ fn of_ingest(error: &IngestError) -> ErrorCode {
         IngestError::Upload(error) => of_upload(error),
         IngestError::Blob(error) => of_blob(error),
         IngestError::Body(_) => ErrorCode::Body,
+        IngestError::Take(TakeError::Folder(error)) => of_backend(error),
+        IngestError::Take(TakeError::Queue(_)) | IngestError::NotSafe(_) => ErrorCode::Unavailable,
     }
 }
 
@@ -90,9 +94,19 @@ const fn of_upload(error: &UploadError) -> ErrorCode {
 
 fn of_blob(error: &BlobError) -> ErrorCode {
     match error {
+        BlobError::Backend(error) => of_backend(error),
+        BlobError::Length(_) => ErrorCode::Storage,
+    }
+}
+
+fn of_backend(error: &backend::Error) -> ErrorCode {
+    match error {
+        backend::Error::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+            ErrorCode::DiskFull
+        }
         // An answer that may be another soon: clients ask another origin, or again.
-        BlobError::Backend(error) if !error.is_permanent() => ErrorCode::Unavailable,
-        BlobError::Backend(_) | BlobError::Length(_) => ErrorCode::Storage,
+        error if !error.is_permanent() => ErrorCode::Unavailable,
+        _ => ErrorCode::Storage,
     }
 }
 

@@ -58,6 +58,7 @@ fn start(root: tempfile::TempDir) -> Bench {
         blobs,
         fetcher,
         tier: None,
+        write_back: None,
         metrics: Metrics::default(),
     };
     Bench {
@@ -170,7 +171,7 @@ async fn a_blob_is_pushed_in_parts_and_read_back() {
         assert_eq!(stored.status, StatusCode::CREATED, "also when asked again");
         assert_eq!(
             stored.json(),
-            json!({"digest": digest, "length": 2_500_000})
+            json!({"digest": digest, "length": 2_500_000, "sha256": digest, "is_held": false})
         );
     }
     assert_eq!(

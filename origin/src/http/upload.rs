@@ -16,6 +16,7 @@ use store::{UploadError, UploadId};
 use super::error::Failure;
 use super::{Shared, parse_digest};
 use crate::ingest::IngestError;
+use crate::write_back::Task;
 
 /// How long the sender of an upload may be silent.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -43,7 +44,11 @@ pub(super) async fn append(
 ) -> Result<Json<UploadOffset>, Failure> {
     let Query(query) = query.map_err(|error| Failure::Query(error.body_text()))?;
     let body = not_silent(body.into_data_stream());
-    let offset = doors.ingest.append(parse(&id)?, query.offset, body).await?;
+    let (at, is_mirror) = (query.offset, query.mirror);
+    let offset = doors
+        .ingest
+        .append(parse(&id)?, at, is_mirror, body)
+        .await?;
     Ok(Json(UploadOffset { offset }))
 }
 
@@ -56,14 +61,24 @@ pub(super) async fn commit(
     let (id, digest) = (parse(&id)?, parse_digest(&query.digest)?);
     // In a task of its own: a client that leaves now shall find the blob when it comes back.
     let committing = tokio::spawn(async move {
-        let metainfo = doors.ingest.commit(id, digest).await?;
-        let summary = *metainfo.summary();
+        let (mirror_of, repository) = (query.mirror_of, query.repository);
+        let task = Task {
+            mirror_of,
+            repositories: repository.into_iter().collect(),
+        };
+        let committed = doors.ingest.commit(id, digest, task).await?;
+        let summary = *committed.metainfo.summary();
         let description = torrent::Description::Complete(summary);
         doors.seeder.seed(description).await;
-        Ok::<_, IngestError>(summary.length())
+        Ok::<_, IngestError>(Committed {
+            digest,
+            length: summary.length(),
+            sha256: committed.sha256,
+            is_held: doors.tier.is_some(),
+        })
     });
-    let length = committing.await.map_err(Failure::internal)??;
-    Ok((StatusCode::CREATED, Json(Committed { digest, length })))
+    let committed = committing.await.map_err(Failure::internal)??;
+    Ok((StatusCode::CREATED, Json(committed)))
 }
 
 pub(super) async fn cancel(

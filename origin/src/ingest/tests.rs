@@ -51,14 +51,14 @@ fn body(bytes: &Bytes, step: usize) -> impl Stream<Item = io::Result<Bytes>> + S
     stream::iter(parts)
 }
 
-async fn push(bench: &Bench, bytes: &Bytes, digest: Digest) -> Result<Arc<MetaInfo>, IngestError> {
+async fn push(bench: &Bench, bytes: &Bytes, digest: Digest) -> Result<Committed, IngestError> {
     let id = bench.ingest.create().await?;
     let offset = bench
         .ingest
-        .append(id, Some(0), body(bytes, 70_001))
+        .append(id, Some(0), false, body(bytes, 70_001))
         .await?;
     assert_eq!(offset, bytes.len() as u64);
-    bench.ingest.commit(id, digest).await
+    bench.ingest.commit(id, digest, Task::default()).await
 }
 
 #[tokio::test]
@@ -72,7 +72,9 @@ async fn a_push_becomes_a_blob_with_metainfo() {
         ] {
             let bytes = bytes(length);
             let digest = Digest::of(algorithm, &bytes);
-            let metainfo = push(&bench, &bytes, digest).await.unwrap();
+            let committed = push(&bench, &bytes, digest).await.unwrap();
+            let metainfo = committed.metainfo;
+            assert_eq!(committed.sha256, Digest::sha256(&bytes));
             assert_eq!(*metainfo.name(), SwarmName::Blob(digest));
             let content = bench.blobs.find(&digest).await.unwrap().unwrap();
             assert_eq!(content.key, layout::blob(&Digest::sha256(&bytes)));
@@ -111,18 +113,22 @@ async fn an_answer_that_was_lost_is_asked_for_again() {
     let id = bench.ingest.create().await.unwrap();
     bench
         .ingest
-        .append(id, None, body(&bytes, 999))
+        .append(id, None, false, body(&bytes, 999))
         .await
         .unwrap();
     let (one, two) = tokio::join!(
-        bench.ingest.commit(id, digest),
-        bench.ingest.commit(id, digest)
+        bench.ingest.commit(id, digest, Task::default()),
+        bench.ingest.commit(id, digest, Task::default())
     );
-    let again = bench.ingest.commit(id, digest).await.unwrap();
+    let again = bench
+        .ingest
+        .commit(id, digest, Task::default())
+        .await
+        .unwrap();
     assert_eq!(one.unwrap(), two.unwrap());
     let error = bench
         .ingest
-        .commit(id, Digest::sha256(b"x"))
+        .commit(id, Digest::sha256(b"x"), Task::default())
         .await
         .unwrap_err();
     assert!(
@@ -140,12 +146,16 @@ async fn what_came_before_a_break_is_kept() {
     let first = bytes.slice(..1_234_567);
     let cut = io::Error::from(io::ErrorKind::ConnectionReset);
     let broken = body(&first, 10_000).chain(stream::iter([Err(cut)]));
-    let error = bench.ingest.append(id, None, broken).await.unwrap_err();
+    let error = bench
+        .ingest
+        .append(id, None, false, broken)
+        .await
+        .unwrap_err();
     assert!(matches!(error, IngestError::Body(_)), "{error}");
     assert_eq!(bench.ingest.offset(id).await.unwrap(), 1_234_567);
     let error = bench
         .ingest
-        .append(id, Some(0), body(&bytes, 10_000))
+        .append(id, Some(0), false, body(&bytes, 10_000))
         .await
         .unwrap_err();
     assert!(matches!(
@@ -155,12 +165,12 @@ async fn what_came_before_a_break_is_kept() {
     let rest = bytes.slice(1_234_567..);
     bench
         .ingest
-        .append(id, Some(1_234_567), body(&rest, 10_000))
+        .append(id, Some(1_234_567), false, body(&rest, 10_000))
         .await
         .unwrap();
     bench
         .ingest
-        .commit(id, Digest::sha256(&bytes))
+        .commit(id, Digest::sha256(&bytes), Task::default())
         .await
         .unwrap();
 }

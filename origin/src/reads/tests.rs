@@ -120,6 +120,7 @@ async fn origin(
         fetcher: Arc::clone(&fetcher),
         seeder: Box::new(Nobody),
         tier: Some(Arc::clone(&tier)),
+        write_back: None,
         metrics: metrics.clone(),
     };
     let router: Router = http::router(Arc::new(doors));

@@ -7,6 +7,8 @@ use oci::Digest;
 
 use super::*;
 
+mod several;
+
 struct Started {
     running: Running,
     stop: CancellationToken,

@@ -64,6 +64,7 @@ impl Setup {
             cluster: serde_json::from_value(cluster).unwrap(),
             upload_secret: Some(Secret::from([1; 32])),
             commit_wait: Duration::from_secs(2),
+            write_back_wait: Duration::from_secs(5),
             ..Config::default()
         };
         let shutdown = CancellationToken::new();

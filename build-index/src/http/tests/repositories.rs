@@ -13,12 +13,18 @@ async fn blobs_belong_to_repositories() {
             .is(404, ErrorCode::BlobUnknown);
         let digest = index.push_blob("team%2Fapp", "some bytes").await;
         let path = format!("/team%2Fapp/blobs/{digest}");
-        assert_eq!(index.get(&path).await.json::<BlobStat>(200).length, 10);
+        assert_eq!(
+            index.get(&path).await.json::<BlobStat>(200).length,
+            Some(10)
+        );
         // A mount needs a repository that has it.
         let from = |name: &str| format!("/a/blobs/{digest}?from={}", encoded(name));
         put(from("b")).await.is(404, ErrorCode::BlobUnknown);
         put(from("NO")).await.is(400, ErrorCode::BadRequest);
-        assert_eq!(put(from("team/app")).await.json::<BlobStat>(200).length, 10);
+        assert_eq!(
+            put(from("team/app")).await.json::<BlobStat>(200).length,
+            Some(10)
+        );
         let name = "a".parse().unwrap();
         assert_eq!(
             index.link(&layout::layer_link(&name, &digest)).await,
@@ -28,14 +34,49 @@ async fn blobs_belong_to_repositories() {
         index.get(&path).await.is(404, ErrorCode::BlobUnknown);
         index.delete(&path).await.is(404, ErrorCode::BlobUnknown);
         assert_eq!(index.get(&format!("/a/blobs/{digest}")).await.status, 200);
-        // A link to what storage has lost is none.
+        // Of what storage does not have origins know more.
         index.remove(&layout::blob(&digest)).await;
         let answer = index.get(&format!("/a/blobs/{digest}")).await;
-        answer.is(404, ErrorCode::BlobUnknown);
+        assert_eq!(answer.json::<BlobStat>(200).length, None);
+        put(format!("/b/blobs/{digest}?from=a"))
+            .await
+            .is(404, ErrorCode::BlobUnknown);
         index
             .get("/a/blobs/sha256:bad")
             .await
             .is(400, ErrorCode::DigestInvalid);
+    }
+}
+
+/// An origin has taken a blob, and brings it to storage later.
+#[tokio::test]
+async fn a_blob_is_in_its_repository_before_it_is_in_storage() {
+    let (_folder, both) = Index::both();
+    for index in both {
+        let put = async |path: String| index.send(Method::PUT, &path, None, Body::empty()).await;
+        let (sha256, sha512) = (Digest::sha256(b"{}"), Digest::of(Algorithm::Sha512, b"{}"));
+        for digest in [sha256, sha512] {
+            let path = format!("/a/blobs/{digest}");
+            let taken = put(format!("{path}?sha256={sha256}&length=2")).await;
+            assert_eq!(taken.json::<BlobStat>(200).length, Some(2));
+            assert_eq!(index.get(&path).await.json::<BlobStat>(200).length, None);
+            let mounted = put(format!("/b/blobs/{digest}?from=a&length=2")).await;
+            assert_eq!(mounted.json::<BlobStat>(200).length, Some(2));
+            put(format!("/b/blobs/{digest}?from=c&length=2"))
+                .await
+                .is(404, ErrorCode::BlobUnknown);
+        }
+        put(format!("/a/blobs/{sha512}?sha256={sha512}&length=2"))
+            .await
+            .is(400, ErrorCode::BadRequest);
+        let value = manifest(&sha256, &[]);
+        let refused = index.put("/a/manifests/v1", None, &value).await;
+        refused.is(400, ErrorCode::ManifestBlobUnknown);
+        index.store("{}").await;
+        for repository in ["a", "b"] {
+            let path = format!("/{repository}/manifests/v1");
+            let _: ManifestStored = index.put(&path, None, &value).await.json(201);
+        }
     }
 }
 
@@ -53,14 +94,14 @@ async fn a_sha512_is_as_good_a_name() {
             .write(&layout::alias(&config), layout::link_to(&content))
             .await;
         let put = index.send(Method::PUT, &path, None, Body::empty()).await;
-        assert_eq!(put.json::<BlobStat>(200).length, 2);
+        assert_eq!(put.json::<BlobStat>(200).length, Some(2));
         assert_eq!(
             index.link(&layout::layer_link(&name, &config)).await,
             Some(content)
         );
         // docker-registry looks for it by its sha256 too.
         let answer = index.get(&format!("/a/blobs/{content}")).await;
-        assert_eq!(answer.json::<BlobStat>(200).length, 2);
+        assert_eq!(answer.json::<BlobStat>(200).length, Some(2));
 
         let value = manifest(&config, &[]);
         let (bytes, digest) = (value.to_string(), sha512(value.to_string().as_bytes()));
@@ -106,7 +147,7 @@ async fn a_sha512_of_docker_registry_is_found() {
             index.write(&link, layout::link_to(&content)).await;
         }
         let answer = index.get(&format!("/a/blobs/{digest}")).await;
-        assert_eq!(answer.json::<BlobStat>(200).length, 10);
+        assert_eq!(answer.json::<BlobStat>(200).length, Some(10));
         // Origins find it by this.
         assert_eq!(index.link(&layout::alias(&digest)).await, Some(content));
         let value = manifest(&digest, &[digest]);

@@ -33,7 +33,15 @@ async fn an_upload_stays_where_it_began() {
             return json(201, &UploadBegun { id: "u1".into() });
         }
         if line.starts_with("PUT") {
-            return json(201, &Committed { digest, length: 9 });
+            return json(
+                201,
+                &Committed {
+                    digest,
+                    length: 9,
+                    sha256: digest,
+                    is_held: false,
+                },
+            );
         }
         let offset = 9;
         json(200, &UploadOffset { offset })

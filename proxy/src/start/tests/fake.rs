@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use api::build_index::{self, BlobStat, LinkQuery, ManifestStored};
-use api::origin::{self, AppendQuery, CommitQuery, Committed, UploadBegun, UploadOffset};
+use api::origin::{self, AppendQuery, CommitQuery, Committed, Stored, UploadBegun, UploadOffset};
 use api::{Addr, ErrorBody, ErrorCode};
 use axum::body::Body;
 use axum::extract::{Path, Query, Request, State};
@@ -26,6 +26,12 @@ pub(super) struct World {
     pub(super) blobs: Mutex<BTreeMap<Digest, Bytes>>,
     pub(super) links: Mutex<BTreeSet<(String, Digest)>>,
     manifests: Mutex<BTreeMap<(String, String), (String, Bytes)>>,
+    /// Blobs that storage does not have yet, and the bytes of them that it has.
+    pub(super) on_its_way: Mutex<BTreeMap<Digest, u64>>,
+    /// How often origins were asked how much of a blob is in storage.
+    pub(super) asked_stored: AtomicU64,
+    /// Whether origins say that blobs were pushed to the repository asked about.
+    pub(super) is_pushed: AtomicBool,
     /// Origins send another last byte.
     pub(super) damages: AtomicBool,
     /// Origins break off after so many bytes of each answer, where it is not zero.
@@ -51,6 +57,7 @@ impl Part {
             .route(origin::UPLOADS, post(begin))
             .route(origin::UPLOAD, upload)
             .route(origin::BLOB, get(read))
+            .route(origin::STORED, get(stored))
             .with_state(state);
         Self::serve(router, uploads).await
     }
@@ -178,7 +185,14 @@ async fn commit(
         None => return failed(ErrorCode::UploadUnknown),
     }
     let length = blobs[&digest].len() as u64;
-    (StatusCode::CREATED, Json(Committed { digest, length })).into_response()
+    let sha256 = Digest::sha256(&blobs[&digest]);
+    let committed = Committed {
+        digest,
+        length,
+        sha256,
+        is_held: false,
+    };
+    (StatusCode::CREATED, Json(committed)).into_response()
 }
 
 async fn cancel(State((_, uploads)): Origin, Path(id): Path<String>) -> Response {
@@ -230,6 +244,25 @@ async fn read(State((world, _)): Origin, Path(digest): Path<String>, request: Re
         .unwrap()
 }
 
+async fn stored(State((world, _)): Origin, Path(digest): Path<String>) -> Response {
+    let digest: Digest = digest.parse().unwrap();
+    world.asked_stored.fetch_add(1, Ordering::Relaxed);
+    let on_its_way = world.on_its_way.lock().unwrap().get(&digest).copied();
+    let blobs = world.blobs.lock().unwrap();
+    let Some(bytes) = blobs.get(&digest) else {
+        return failed(ErrorCode::BlobUnknown);
+    };
+    let length = bytes.len() as u64;
+    let stored = Stored {
+        stored: on_its_way.is_none(),
+        written_bytes: on_its_way.unwrap_or(length),
+        length,
+        sha256: digest,
+        is_pushed: world.is_pushed.load(Ordering::Relaxed),
+    };
+    Json(stored).into_response()
+}
+
 impl World {
     fn blob(&self, repository: &str, digest: &Digest) -> Option<u64> {
         let key = (repository.to_owned(), *digest);
@@ -247,7 +280,10 @@ async fn stat(
     Path((repository, digest)): Path<(String, String)>,
 ) -> Response {
     match world.blob(&repository, &digest.parse().unwrap()) {
-        Some(length) => Json(BlobStat { length }).into_response(),
+        Some(length) => Json(BlobStat {
+            length: Some(length),
+        })
+        .into_response(),
         None => failed(ErrorCode::BlobUnknown),
     }
 }
@@ -269,6 +305,7 @@ async fn link(
         return failed(ErrorCode::BlobUnknown);
     };
     world.links.lock().unwrap().insert((repository, digest));
+    let length = Some(length);
     Json(BlobStat { length }).into_response()
 }
 
@@ -313,7 +350,10 @@ async fn put_manifest(
     };
     let needed = parsed.references().map(|one| one.descriptor.digest);
     let missing: Vec<_> = needed
-        .filter(|digest| world.blob(&repository, digest).is_none())
+        .filter(|digest| {
+            let on_its_way = world.on_its_way.lock().unwrap();
+            world.blob(&repository, digest).is_none() || on_its_way.contains_key(digest)
+        })
         .collect();
     if !missing.is_empty() {
         let mut body = ErrorBody::new(ErrorCode::ManifestBlobUnknown, "why");

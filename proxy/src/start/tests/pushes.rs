@@ -1,5 +1,7 @@
 //! Uploads and manifests, and what becomes of them when something breaks.
 
+use std::sync::atomic::Ordering;
+
 use bytes::Bytes;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
@@ -258,4 +260,63 @@ async fn without_origins_no_upload_begins() {
     }
     let begun = setup.send(Method::POST, UPLOADS, &[], "").await;
     begun.is(503, "UNAVAILABLE");
+}
+
+/// Pushes a manifest of blobs that were pushed before.
+async fn put_manifest(setup: &Setup, config: &Digest, layers: &[Digest]) -> Answer {
+    let media_type = [(header::CONTENT_TYPE, oci::media_type::OCI_MANIFEST)];
+    let (path, text) = ("/v2/team/app/manifests/v1", manifest(config, layers));
+    setup.send(Method::PUT, path, &media_type, text).await
+}
+
+#[tokio::test]
+async fn a_manifest_waits_for_blobs_on_their_way() {
+    let setup = Setup::start().await;
+    let (config, layer) = (setup.push(b"{}").await, setup.push(&[7; 1000]).await);
+    let on_its_way = || setup.world.on_its_way.lock().unwrap();
+    on_its_way().insert(layer, 0);
+    on_its_way().insert(config, 1);
+    let (asked, layers) = (&setup.world.asked_stored, [layer]);
+    let put = put_manifest(&setup, &config, &layers);
+    let moving = async {
+        until(|| asked.load(Ordering::Relaxed) >= 4).await;
+        on_its_way().clear();
+    };
+    let (put, ()) = tokio::join!(put, moving);
+    assert_eq!(put.status, 201, "{put:?}");
+    let seen = asked.load(Ordering::Relaxed);
+    assert_eq!(put_manifest(&setup, &config, &[layer]).await.status, 201);
+    let again = asked.load(Ordering::Relaxed);
+    assert_eq!(seen, again, "where nothing waits nobody is asked");
+}
+
+#[tokio::test]
+async fn a_manifest_does_not_wait_for_what_gets_no_further() {
+    let mut setup = Setup::start().await;
+    setup.config.write_back_wait = Duration::from_millis(1200);
+    (setup.proxy, setup.url) = proxy(&setup.config, &setup.shutdown).await;
+    let (config, layer) = (setup.push(b"{}").await, setup.push(&[7; 1000]).await);
+    setup.world.on_its_way.lock().unwrap().insert(layer, 500);
+    let put = put_manifest(&setup, &config, &[layer]).await;
+    put.is(503, "UNAVAILABLE");
+    assert_eq!(put.header("retry-after"), "5");
+    // What nobody has is told at once.
+    let began = std::time::Instant::now();
+    let unknown = Digest::sha256(b"unknown");
+    let put = put_manifest(&setup, &config, &[layer, unknown]).await;
+    put.is(400, "MANIFEST_BLOB_UNKNOWN");
+    assert!(began.elapsed() < Duration::from_secs(1));
+    setup.world.on_its_way.lock().unwrap().clear();
+    assert_eq!(put_manifest(&setup, &config, &[layer]).await.status, 201);
+}
+
+#[tokio::test]
+async fn a_blob_gets_into_its_repository_late() {
+    let setup = Setup::start().await;
+    let (config, layer) = (setup.push(b"{}").await, setup.push(&[7; 1000]).await);
+    setup.world.links.lock().unwrap().clear();
+    let put = put_manifest(&setup, &config, &[layer]).await;
+    put.is(400, "MANIFEST_BLOB_UNKNOWN");
+    setup.world.is_pushed.store(true, Ordering::Relaxed);
+    assert_eq!(put_manifest(&setup, &config, &[layer]).await.status, 201);
 }
