@@ -101,6 +101,7 @@ fn raw(page: &mut String, title: &str, command: &str, report: &impl Serialize) {
     );
 }
 
+#[expect(clippy::too_many_lines, reason = "one entry for each goal")]
 fn rows(suite: &Suite) -> Vec<Row> {
     let (one, eight) = (&suite.one, &suite.eight);
     let (cold, eight_cold, small) = (&suite.one_cold, &suite.eight_cold, &suite.small_cold);

@@ -72,7 +72,8 @@ impl DataFile {
     /// multiple of [`ALIGNMENT`].
     pub(crate) fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let whole = bytes.len() / ALIGNMENT * ALIGNMENT;
-        let fits = bytes.as_ptr().addr() % ALIGNMENT == 0 && offset % ALIGNMENT as u64 == 0;
+        let fits = bytes.as_ptr().addr().is_multiple_of(ALIGNMENT)
+            && offset.is_multiple_of(ALIGNMENT as u64);
         let direct = self.direct.as_ref().filter(|_| fits && whole > 0);
         let mut pace = self.pace.lock();
         let start = Instant::now();
@@ -103,7 +104,7 @@ impl DataFile {
         let direct = self
             .direct
             .as_ref()
-            .filter(|_| offset % ALIGNMENT as u64 == 0 && self.pace.lock().around <= FAST);
+            .filter(|_| offset.is_multiple_of(ALIGNMENT as u64) && self.pace.lock().around <= FAST);
         let mut done = 0;
         while done < length {
             // A read around the page cache begins at a multiple, and may reach past the end.
@@ -218,7 +219,9 @@ mod tests {
     #[test]
     fn what_is_written_either_way_is_read_either_way() {
         let folder = tempfile::tempdir().unwrap();
-        let content: Vec<u8> = (0..LENGTH).map(|i| (i % 251) as u8).collect();
+        let content: Vec<u8> = (0..LENGTH)
+            .map(|i| u8::try_from(i % 251).unwrap())
+            .collect();
         for around in [true, false] {
             for shift in [0, 8] {
                 let path = folder.path().join(format!("{around}-{shift}"));
