@@ -260,12 +260,7 @@ impl WriteBack {
         }
     }
 
-    async fn finish(&self, content: &Digest, is_mirror: bool) -> Outcome {
-        let finished = if is_mirror {
-            self.held.release(content).await
-        } else {
-            self.held.keep(content, self.options.keep_bytes).await
-        };
+    fn finish(finished: Result<(), Error>) -> Outcome {
         match finished {
             Ok(()) => Outcome::Done,
             Err(error) => Outcome::Failed(error.to_string()),
@@ -292,12 +287,12 @@ impl retry::Work for WriteBack {
             return Outcome::Done;
         }
         let task = read(&value);
-        let is_mirror = task.mirror_of.is_some();
         if let Some(first) = &task.mirror_of
             && let Some(stored) = self.ask_first(first, &content).await
         {
             return if stored.stored {
-                self.finish(&content, is_mirror).await
+                // The first one keeps it.
+                Self::finish(self.held.release(&content).await)
             } else {
                 Outcome::Later(self.options.mirror_wait)
             };
@@ -305,7 +300,7 @@ impl retry::Work for WriteBack {
         match self.write(&content).await {
             Ok(()) => {
                 tracing::debug!(%content, "a blob is in storage");
-                self.finish(&content, is_mirror).await
+                Self::finish(self.held.keep(&content, self.options.keep_bytes).await)
             }
             Err(error) => Outcome::Failed(format!("{content}: {error}")),
         }
