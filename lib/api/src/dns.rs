@@ -1,7 +1,7 @@
 //! Members that a DNS name stands for: each address that it has is one.
 //!
-//! Names are asked for at the start, until there is an address, and every now and then while the
-//! process runs. It goes on with the members that it started with: where the name has other
+//! Names are asked for at the start, until two answers are the same, and every now and then while
+//! the process runs. It goes on with the members that it started with: where the name has other
 //! addresses by then, it says so in its log, its status and a metric, until it is started again.
 
 use std::collections::BTreeMap;
@@ -19,8 +19,8 @@ use serde_json::{Value, json};
 use crate::cluster::Cluster;
 use crate::members::{Addr, MAX_MEMBERS, Members, MembersError};
 
-/// How often a name is asked for at the start, and the pause in between.
-const TRIES: u32 = 30;
+/// How long a name is asked for at the start, and the pause in between.
+const WAIT: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long one answer may take.
 const LOOKUP_WAIT: Duration = Duration::from_secs(5);
@@ -44,9 +44,9 @@ pub type Lookup = Arc<dyn Fn(Addr) -> BoxFuture<'static, io::Result<Vec<IpAddr>>
 /// A name that has no addresses, or that cannot stand for members.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "`cluster.{ring}`: {name} has no address after {} s ({reason}); check the name, or list the \
-     members one by one",
-    TRIES
+    "`cluster.{ring}`: {name} has no addresses that stay after {} s ({reason}); check the name, or \
+     list the members one by one",
+    WAIT.as_secs()
 )]
 pub struct DnsError {
     ring: &'static str,
@@ -69,11 +69,14 @@ impl Cluster {
     /// Gives each ring that a name stands for the members that its addresses are.
     ///
     /// # Errors
-    /// [`DnsError`] where a name stays without addresses.
+    /// [`DnsError`] where a name stays without addresses, or they do not stay the same.
     pub async fn resolve(&mut self, lookup: &Lookup) -> Result<(), DnsError> {
-        fill("origins", &mut self.origins, lookup).await?;
-        fill("trackers", &mut self.trackers, lookup).await?;
-        fill("build_indexes", &mut self.build_indexes, lookup).await
+        tokio::try_join!(
+            fill("origins", &mut self.origins, lookup),
+            fill("trackers", &mut self.trackers, lookup),
+            fill("build_indexes", &mut self.build_indexes, lookup),
+        )?;
+        Ok(())
     }
 
     /// Returns the rings that names stand for, with the names of their members.
@@ -106,30 +109,47 @@ async fn fill<M: FromDns>(
     let Some(name) = members.dns().cloned() else {
         return Ok(());
     };
-    let mut reason = String::new();
-    for attempt in 0..TRIES {
-        if attempt > 0 {
-            tracing::info!(ring, name = %name.dns, reason, "waiting for an address");
-            tokio::time::sleep(PAUSE).await;
-        }
-        match addresses(&name.dns, lookup).await {
-            Ok(addresses) if addresses.is_empty() => "it has none".clone_into(&mut reason),
-            Ok(addresses) => match Members::from_dns(name.clone(), &addresses) {
-                Ok(found) => {
-                    tracing::info!(ring, name = %name.dns, ?addresses, "found members");
-                    *members = found;
-                    return Ok(());
-                }
-                Err(error) => reason = error.to_string(),
-            },
-            Err(error) => reason = error.to_string(),
-        }
-    }
-    Err(DnsError {
+    let mut reason = "no answer".to_owned();
+    let found = tokio::time::timeout(WAIT, settled(ring, &name, lookup, &mut reason)).await;
+    *members = found.map_err(|_| DnsError {
         ring,
         name: name.dns,
         reason,
-    })
+    })?;
+    Ok(())
+}
+
+/// Returns the members that a name stands for when two answers in a row were the same: while a
+/// cluster starts, a name has a part of its addresses. `reason` is what was wrong last.
+async fn settled<M: FromDns>(
+    ring: &'static str,
+    name: &DnsName,
+    lookup: &Lookup,
+    reason: &mut String,
+) -> Members<M> {
+    let mut before = Vec::new();
+    loop {
+        *reason = match addresses(&name.dns, lookup).await {
+            Ok(addresses) if addresses.is_empty() => "it has none".to_owned(),
+            Ok(addresses) if addresses == before => {
+                match Members::from_dns(name.clone(), &addresses) {
+                    Ok(found) => {
+                        tracing::info!(ring, name = %name.dns, ?addresses, "found members");
+                        return found;
+                    }
+                    Err(error) => error.to_string(),
+                }
+            }
+            Ok(addresses) => {
+                let reason = format!("its addresses were {addresses:?} last, and change");
+                before = addresses;
+                reason
+            }
+            Err(error) => error.to_string(),
+        };
+        tracing::debug!(ring, name = %name.dns, reason, "asking again");
+        tokio::time::sleep(PAUSE).await;
+    }
 }
 
 /// Returns the addresses of a name, each once, in order.
@@ -279,11 +299,16 @@ build_indexes: [{name: b1, http: 'b1:1'}]
         serde_saphyr::from_str(text).unwrap()
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn every_address_is_a_member() {
         let mut cluster = cluster();
         assert!(!cluster.origins.is_empty(), "somebody is named");
-        let lookup = answers(&["10.0.0.2 10.0.0.1 10.0.0.2", "fd00::2 10.0.0.9"]);
+        let of_origins = answers(&["10.0.0.2 10.0.0.1 10.0.0.2", "10.0.0.1 10.0.0.2"]);
+        let of_trackers = answers(&["fd00::2 10.0.0.9"]);
+        let lookup: Lookup = Arc::new(move |name| match name.as_str() {
+            "origins.example:5002" => of_origins(name),
+            _ => of_trackers(name),
+        });
         cluster.resolve(&lookup).await.unwrap();
         let origins: Vec<_> = cluster.origins.iter().collect();
         assert_eq!(origins.len(), 2);
@@ -296,22 +321,48 @@ build_indexes: [{name: b1, http: 'b1:1'}]
         assert_eq!(cluster.build_indexes.len(), 1);
     }
 
+    fn of_trackers() -> Cluster {
+        serde_saphyr::from_str("trackers: {dns: 'trackers.example:5003'}").unwrap()
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_name_is_waited_for_and_not_for_ever() {
-        let mut cluster = cluster();
+        let mut cluster = of_trackers();
         let lookup = answers(&["failure", "", "10.0.0.1"]);
         cluster.resolve(&lookup).await.unwrap();
         assert_eq!(cluster.trackers.len(), 1);
 
-        let mut cluster = self::cluster();
-        let error = cluster.resolve(&answers(&["failure"])).await.unwrap_err();
-        let error = error.to_string();
-        for word in ["cluster.origins", "origins.example:5002", "no such name"] {
-            assert!(error.contains(word), "{error}");
+        let silent: Lookup = Arc::new(|_| Box::pin(std::future::pending()));
+        for (lookup, reason) in [
+            (answers(&["failure"]), "no such name"),
+            (silent, "timed out"),
+        ] {
+            let began = tokio::time::Instant::now();
+            let error = cluster_error(&lookup).await;
+            assert_eq!(began.elapsed().as_secs(), WAIT.as_secs());
+            for word in ["cluster.trackers", "trackers.example:5003", "30 s", reason] {
+                assert!(error.contains(word), "{error}");
+            }
         }
     }
 
-    #[tokio::test]
+    async fn cluster_error(lookup: &Lookup) -> String {
+        of_trackers().resolve(lookup).await.unwrap_err().to_string()
+    }
+
+    /// Members of a cluster that starts come one after the other.
+    #[tokio::test(start_paused = true)]
+    async fn two_answers_in_a_row_are_believed() {
+        let mut cluster = of_trackers();
+        let (one, two) = ("10.0.0.1", "10.0.0.1 10.0.0.2");
+        let lookup = answers(&[one, two, one, "10.0.0.2 10.0.0.1", two, one]);
+        let began = tokio::time::Instant::now();
+        cluster.resolve(&lookup).await.unwrap();
+        assert_eq!(cluster.trackers.len(), 2);
+        assert_eq!(began.elapsed().as_secs(), 4);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn changes_are_noticed_and_not_acted_on() {
         let mut cluster = cluster();
         cluster.resolve(&answers(&["10.0.0.1"])).await.unwrap();
