@@ -51,7 +51,10 @@ impl Config {
         if self.cluster.origins.is_empty() {
             return Err(StartError::NoOrigins);
         }
-        self.member()?;
+        // Names of members are resolved at the start, which checks again.
+        if self.cluster.trackers.are_known() {
+            self.member()?;
+        }
         api::key_text::check(self.cluster_key, self.cluster_public_key_file.as_deref())?;
         self.tls.validate()?;
         Ok(())
@@ -95,6 +98,19 @@ mod tests {
     use torrent::ClusterKey;
 
     use super::*;
+
+    #[test]
+    fn it_is_a_member_as_soon_as_members_are_known() {
+        let parse = |trackers: &str| -> Config {
+            let origins = r#"{"dns": "o:5002", "peer_port": 5012}"#;
+            let cluster = format!(r#"{{"origins": {origins}, "trackers": {trackers}}}"#);
+            serde_json::from_str(&format!(r#"{{"cluster": {cluster}}}"#)).unwrap()
+        };
+        parse(r#"{"dns": "t:5003"}"#).validate().unwrap();
+        let listed = parse(r#"[{"name": "tracker-2", "peer": "t:5003"}]"#);
+        let refused = listed.validate().unwrap_err();
+        assert!(matches!(refused, StartError::NotAMember(..)), "{refused}");
+    }
 
     #[test]
     fn what_is_written_is_read_again() {

@@ -347,6 +347,12 @@ impl<M> Members<M> {
         self.as_slice().len()
     }
 
+    /// Returns whether it is known who the members are: they are listed, or their name was resolved.
+    #[must_use]
+    pub fn are_known(&self) -> bool {
+        self.dns.is_none() || !self.as_slice().is_empty()
+    }
+
     /// Returns whether nobody is named, not even by DNS.
     #[must_use]
     pub fn is_empty(&self) -> bool {
