@@ -161,6 +161,10 @@ fn an_agent_cannot_claim_to_be_an_origin() {
         tests::wait::until_true("it says why", || {
             part.log().contains("its certificate is of role agent")
         });
+        // With its own role it cannot use the id of an origin, which would push that one off.
+        let mut speaker = Speaker::connect(&folder, TlsRole::Agent, part).expect("it may connect");
+        speaker.hello(peer(PeerId::of_origin("origin-1"), Role::Agent));
+        assert!(!speaker.is_answered(), "{name} takes the id of an origin");
         // As what it is it may stay.
         let mut speaker = Speaker::connect(&folder, TlsRole::Agent, part).expect("it may connect");
         speaker.hello(peer(PeerId::new([8; 20]), Role::Agent));

@@ -97,7 +97,9 @@ impl Bench {
     async fn agent_with(&mut self, config: Config) -> Member {
         self.agents += 1;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let id = PeerId::of_origin(&format!("agent {}", self.agents));
+        let mut id = [0; 20];
+        id[12..].copy_from_slice(&self.agents.to_be_bytes());
+        let id = PeerId::new(id);
         let me = peer(&listener, id, Role::Agent);
         start(me, listener, &self.cluster, config, self.agents + 1)
     }

@@ -13,7 +13,7 @@ use crate::check::MAX_OUTPUTS;
 use crate::link::{Conn, Packet};
 use crate::scenario::Presence;
 use crate::trackers::Sessions;
-use crate::world::{Process, World};
+use crate::world::{Process, World, id_of};
 
 /// Looking up the owners of a blob.
 const LOOK_UP: Micros = Micros(50);
@@ -78,7 +78,7 @@ impl World {
         }
         if place.peer.role == Role::Agent {
             // An agent is somebody else after a restart; an origin keeps its place in the ring.
-            place.peer.id = PeerId::of_origin(&format!("{} {}", place.peer.addr, place.life));
+            place.peer.id = id_of(Role::Agent, &format!("{} {}", place.peer.addr, place.life));
         }
         let life = place.life;
         let me = place.peer.clone();

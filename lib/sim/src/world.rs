@@ -217,7 +217,7 @@ impl World {
                 self.addresses.insert(Arc::clone(&addr), index);
                 self.machines.push(Machine {
                     peer: Peer {
-                        id: PeerId::of_origin(&addr),
+                        id: id_of(role, &addr),
                         role,
                         zone: zone.into(),
                         addr,
@@ -474,5 +474,15 @@ impl World {
             trace_hash: self.trace.finalize().to_hex().to_string(),
             violations: self.violations,
         }
+    }
+}
+
+/// Returns the id that a name gives a process of a role.
+pub(crate) fn id_of(role: Role, name: &str) -> PeerId {
+    let id = PeerId::of_origin(name);
+    if role == Role::Origin {
+        id
+    } else {
+        PeerId::new(*id.as_bytes())
     }
 }

@@ -176,8 +176,6 @@ impl Swarm {
 
     /// Takes the HELLO of the other side (§2.2).
     pub(crate) fn introduced(&mut self, now: Time, conn: ConnId, version: u16, peer: Peer) {
-        // Ids of origins can be derived by everybody; what a partner says is believed.
-        let is_impostor = peer.role != Role::Origin && self.is_partner(&peer.id);
         let Some(connection) = self.conns.get_mut(&conn) else {
             return;
         };
@@ -187,8 +185,9 @@ impl Swarm {
         if version == 0 || peer.role == Role::Tracker {
             return self.close(now, conn, CloseReason::Protocol("not a peer of ours"));
         }
-        if is_impostor {
-            let reason = CloseReason::Protocol("the id of an origin, and no origin");
+        // Ids of origins can be derived by everybody: nobody else may displace one.
+        if !peer.id_fits_role() {
+            let reason = CloseReason::Protocol("an id that is not of its role");
             return self.close(now, conn, reason);
         }
         let expected = connection.expected;

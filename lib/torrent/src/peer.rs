@@ -12,13 +12,25 @@ pub const MAX_ADDR_BYTES: usize = 260;
 /// Longest zone name, in bytes.
 pub const MAX_ZONE_BYTES: usize = 64;
 
+/// The bit of the first byte that ids of origins have, and no others. Everybody can derive the id
+/// of an origin; since the id tells the role, whoever may not be an origin cannot use it.
+const OF_ORIGIN: u8 = 0x80;
+
 /// Identity of a process for as long as it runs (an origin: for as long as its ring name stays).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct PeerId(Id20);
 
 impl PeerId {
+    /// Returns the id of an agent or a tracker: these bytes without the bit of origins.
     #[must_use]
-    pub fn new(bytes: [u8; 20]) -> Self {
+    pub fn new(mut bytes: [u8; 20]) -> Self {
+        bytes[0] &= !OF_ORIGIN;
+        Self(Id20::new(bytes))
+    }
+
+    /// Returns the id that somebody told, as it is.
+    #[must_use]
+    pub fn from_wire(bytes: [u8; 20]) -> Self {
         Self(Id20::new(bytes))
     }
 
@@ -29,7 +41,13 @@ impl PeerId {
         hasher.update(ring_name.as_bytes());
         let mut bytes = [0; 20];
         hasher.finalize_xof().fill(&mut bytes);
-        Self::new(bytes)
+        bytes[0] |= OF_ORIGIN;
+        Self::from_wire(bytes)
+    }
+
+    #[must_use]
+    pub fn is_of_origin(&self) -> bool {
+        self.as_bytes()[0] & OF_ORIGIN != 0
     }
 
     #[must_use]
@@ -88,6 +106,12 @@ pub struct Peer {
 }
 
 impl Peer {
+    /// Returns whether the id is one that the role may have.
+    #[must_use]
+    pub fn id_fits_role(&self) -> bool {
+        self.id.is_of_origin() == (self.role == Role::Origin)
+    }
+
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(self.id.as_bytes());
         out.push(match self.role {
@@ -102,7 +126,7 @@ impl Peer {
     /// # Errors
     /// Truncated bytes, an unknown role, or strings over their bounds.
     pub fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        let id = PeerId::new(reader.array()?);
+        let id = PeerId::from_wire(reader.array()?);
         let role = match reader.u8()? {
             0 => Role::Agent,
             1 => Role::Origin,
@@ -117,5 +141,39 @@ impl Peer {
             zone,
             addr,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fits(id: PeerId, role: Role) -> bool {
+        let (zone, addr) = ("".into(), "h:1".into());
+        let peer = Peer {
+            id,
+            role,
+            zone,
+            addr,
+        };
+        let mut bytes = Vec::new();
+        peer.encode(&mut bytes);
+        let told = Peer::decode(&mut Reader::new(&bytes)).unwrap();
+        assert_eq!(told, peer, "the wire changes nothing");
+        told.id_fits_role()
+    }
+
+    #[test]
+    fn an_id_tells_whether_it_is_of_an_origin() {
+        for number in 0..=u8::MAX {
+            let origin = PeerId::of_origin(&format!("origin-{number}"));
+            let other = PeerId::new([number; 20]);
+            assert!(fits(origin, Role::Origin));
+            assert!(!fits(other, Role::Origin));
+            for role in [Role::Agent, Role::Tracker] {
+                assert!(fits(other, role));
+                assert!(!fits(origin, role));
+            }
+        }
     }
 }

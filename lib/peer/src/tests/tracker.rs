@@ -19,7 +19,7 @@ use torrent::{ClusterPublicKey, Peer, PeerId, Role};
 pub(super) async fn run(listener: TcpListener, key: ClusterPublicKey, owners: Vec<PeerId>) {
     let config = Config {
         me: Peer {
-            id: PeerId::of_origin("tracker"),
+            id: PeerId::new(*b"the tracker of tests"),
             role: Role::Tracker,
             zone: "".into(),
             addr: "127.0.0.1:1".into(),

@@ -54,8 +54,12 @@ fn signed(piece: u32) -> SignedCv {
 }
 
 fn peer(number: u8, role: Role) -> Peer {
+    let mut id = [number; 20];
+    if role == Role::Origin {
+        id[0] |= 0x80;
+    }
     Peer {
-        id: PeerId::new([number; 20]),
+        id: PeerId::from_wire(id),
         role,
         zone: "".into(),
         addr: format!("10.0.0.{number}:7000").into(),

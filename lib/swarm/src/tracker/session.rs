@@ -62,6 +62,12 @@ impl Tracker {
             );
             return;
         }
+        // Ids of origins can be derived by everybody: nobody else may displace one.
+        if !peer.id_fits_role() {
+            let reason = CloseReason::Protocol("an id that is not of its role");
+            self.drop_session(now, session, reason);
+            return;
+        }
         // It came back before we saw it go.
         if let Some(&old) = self.ids.get(&peer.id) {
             self.drop_session(now, old, CloseReason::Duplicate);

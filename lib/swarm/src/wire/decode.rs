@@ -246,7 +246,7 @@ fn pieces(reader: &mut Reader<'_>, max: usize) -> Result<Vec<u32>> {
 }
 
 fn id(reader: &mut Reader<'_>) -> Result<PeerId> {
-    reader.array().map(PeerId::new)
+    reader.array().map(PeerId::from_wire)
 }
 
 fn ids(reader: &mut Reader<'_>, what: &'static str, max: usize) -> Result<Vec<PeerId>> {

@@ -169,25 +169,28 @@ fn slots_of_busy_agents_are_lent_while_the_wire_is_idle() {
 }
 
 #[test]
-fn nobody_takes_the_id_of_a_partner() {
+fn nobody_takes_the_id_of_an_origin() {
     let mut alone = seeder(64);
     alone.tell(Input::Partners(vec![origin(2)]));
     let partner = alone.meet(origin(2));
+    let stranger = alone.meet(origin(3));
     let version = VERSION;
-    for number in [2, 3] {
-        let conn = ConnId(100 + u64::from(number));
+    let refused = CloseReason::Protocol("an id that is not of its role");
+    let lie = |role, who: Peer| Peer { role, ..who };
+    for (number, me, is_refused) in [
+        (1, lie(Role::Agent, origin(2)), true),
+        (2, lie(Role::Agent, origin(3)), true),
+        (3, lie(Role::Origin, agent(4)), true),
+        (4, agent(2), false),
+    ] {
+        let conn = ConnId(100 + number);
         let expected = None;
         alone.tell(Input::Connected { conn, expected });
-        let me = agent(number);
         let outputs = alone.hear(conn, Message::Hello { version, me });
-        let refused = CloseReason::Protocol("the id of an origin, and no origin");
-        let expected = if number == 2 {
-            vec![(conn, refused)]
-        } else {
-            Vec::new()
-        };
-        assert_eq!(closes(&outputs), expected);
+        let closed = is_refused.then_some((conn, refused));
+        assert_eq!(closes(&outputs), closed.into_iter().collect::<Vec<_>>());
     }
+    assert_eq!(alone.swarm.peers.get(&origin(3).id), Some(&stranger));
     assert!(alone.swarm.is_partner_conn(partner), "it is still there");
 }
 

@@ -75,6 +75,31 @@ fn a_peer_that_came_back_takes_the_place_of_its_old_session() {
     assert_eq!(harness.tracker.stats().sessions, 3);
 }
 
+/// §2.6: everybody can derive the id of an origin.
+#[test]
+fn an_origin_is_not_displaced_by_who_is_none() {
+    let mut harness = Harness::new(1);
+    harness.connect_all(&[origin(1), agent(1)]);
+    let own = [&origin(1), &agent(1)].map(|peer| harness.sessions[&peer.id]);
+    let refused = CloseReason::Protocol("an id that is not of its role");
+    let agent_lies = Peer {
+        role: Role::Agent,
+        ..origin(1)
+    };
+    let origin_lies = Peer {
+        role: Role::Origin,
+        ..agent(1)
+    };
+    for me in [agent_lies, origin_lies] {
+        let session = harness.open();
+        let message = Message::Hello { version: 1, me };
+        harness.handle(TrackerInput::Received { session, message });
+        assert_eq!(std::mem::take(&mut harness.closed), [(session, refused)]);
+    }
+    let sessions = [&origin(1), &agent(1)].map(|peer| harness.tracker.ids[&peer.id]);
+    assert_eq!(sessions, own);
+}
+
 /// After a restart of the tracker everybody says again what it has.
 #[test]
 fn progress_of_an_unknown_member_is_a_join() {

@@ -27,7 +27,7 @@ fn name() -> impl Strategy<Value = SwarmName> {
 }
 
 fn id() -> impl Strategy<Value = PeerId> {
-    any::<[u8; 20]>().prop_map(PeerId::new)
+    any::<[u8; 20]>().prop_map(PeerId::from_wire)
 }
 
 fn peer() -> impl Strategy<Value = Peer> {
