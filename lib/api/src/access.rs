@@ -14,7 +14,7 @@ pub static ORIGIN: Access = Access {
         },
         Row {
             path: "/v1/blobs",
-            reads: &[Role::Proxy, Role::Origin, Role::BuildIndex],
+            reads: &[Role::Proxy, Role::Origin],
             writes: &[Role::Proxy, Role::Origin],
         },
     ],
@@ -25,7 +25,7 @@ pub static ORIGIN: Access = Access {
 pub static BUILD_INDEX: Access = Access {
     rows: &[Row {
         path: "/v1/repositories",
-        reads: &[Role::Agent, Role::Proxy, Role::Origin, Role::BuildIndex],
+        reads: &[Role::Agent, Role::Proxy, Role::BuildIndex],
         writes: &[Role::Proxy, Role::BuildIndex],
     }],
     others: &[Role::BuildIndex],
@@ -87,16 +87,12 @@ mod tests {
 
     #[test]
     fn the_table_of_origins() {
-        use Role::{BuildIndex, Origin, Proxy};
+        use Role::{Origin, Proxy};
         for (method, path, roles) in [
             (Method::POST, origin::UPLOADS, vec![Origin, Proxy]),
             (Method::PATCH, origin::UPLOAD, vec![Origin, Proxy]),
-            (Method::GET, origin::BLOB, vec![Origin, BuildIndex, Proxy]),
-            (
-                Method::HEAD,
-                origin::METAINFO,
-                vec![Origin, BuildIndex, Proxy],
-            ),
+            (Method::GET, origin::BLOB, vec![Origin, Proxy]),
+            (Method::HEAD, origin::METAINFO, vec![Origin, Proxy]),
             (Method::DELETE, origin::BLOB, vec![Origin, Proxy]),
             (Method::POST, origin::VERIFY, vec![Origin, Proxy]),
             (Method::GET, "/v1/held/key", vec![Origin]),
@@ -108,8 +104,8 @@ mod tests {
 
     #[test]
     fn the_table_of_build_indexes() {
-        use Role::{Agent, BuildIndex, Origin, Proxy};
-        let readers = vec![Agent, Origin, BuildIndex, Proxy];
+        use Role::{Agent, BuildIndex, Proxy};
+        let readers = vec![Agent, BuildIndex, Proxy];
         for (method, path, roles) in [
             (Method::GET, build_index::MANIFEST, readers.clone()),
             (Method::HEAD, build_index::BLOB, readers.clone()),
