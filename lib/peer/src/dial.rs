@@ -17,9 +17,19 @@ pub(crate) enum DialError {
     Timeout(Duration),
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// Somebody is there, but not who should be.
+    /// Somebody is there; see [`ConnectError::is_refusal`].
     #[error(transparent)]
-    Refused(#[from] ConnectError),
+    Handshake(#[from] ConnectError),
+}
+
+impl DialError {
+    /// Returns whether somebody is there, but not who should be.
+    pub(crate) fn is_refusal(&self) -> bool {
+        match self {
+            Self::Handshake(error) => error.is_refusal(),
+            Self::Timeout(_) | Self::Io(_) => false,
+        }
+    }
 }
 
 /// Connects to somebody of this role.
@@ -29,8 +39,12 @@ pub(crate) async fn dial(
     role: Role,
 ) -> Result<(Stream, Caller), DialError> {
     let patience = node.config.connect_timeout;
-    let socket = tokio::time::timeout(patience, TcpStream::connect(addr)).await;
-    let socket = socket.map_err(|_| DialError::Timeout(patience))??;
-    socket.set_nodelay(true)?;
-    Ok(node.tls.connect(socket, access::of_peer(role)).await?)
+    let dialling = async {
+        let socket = TcpStream::connect(addr).await?;
+        socket.set_nodelay(true)?;
+        Ok(node.tls.connect(socket, access::of_peer(role)).await?)
+    };
+    // One for both: who accepts and then says nothing is not better than who does not accept.
+    let dialled = tokio::time::timeout(patience, dialling).await;
+    dialled.unwrap_or(Err(DialError::Timeout(patience)))
 }

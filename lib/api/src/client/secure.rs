@@ -56,13 +56,17 @@ impl Secure {
 impl Connector {
     async fn connect(self, uri: Uri) -> io::Result<TokioIo<Stream>> {
         let authority = uri.authority().map_or("", |authority| authority.as_str());
-        let connecting = tokio::time::timeout(self.patience, TcpStream::connect(authority));
-        let socket = connecting.await.map_err(|_| {
+        let connecting = async {
+            let socket = TcpStream::connect(authority).await?;
+            socket.set_nodelay(true)?;
+            Ok::<_, io::Error>(self.tls.connect(socket, self.expected).await?)
+        };
+        // One for both: who accepts and then says nothing is not better than who does not accept.
+        let connected = tokio::time::timeout(self.patience, connecting).await;
+        let (stream, _) = connected.map_err(|_| {
             let text = format!("no connection within {} s", self.patience.as_secs_f32());
             io::Error::new(io::ErrorKind::TimedOut, text)
         })??;
-        socket.set_nodelay(true)?;
-        let (stream, _) = self.tls.connect(socket, self.expected).await?;
         Ok(TokioIo::new(stream))
     }
 }

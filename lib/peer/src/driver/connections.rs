@@ -10,7 +10,7 @@ use torrent::Peer;
 
 use super::{Driver, Event};
 use crate::connection::Connection;
-use crate::dial::{DialError, dial};
+use crate::dial::dial;
 use crate::node::Inner;
 
 /// Accepted connections whose handshake has not ended. Further ones wait in the kernel's queue.
@@ -102,13 +102,10 @@ pub(super) async fn connect(node: Arc<Inner>, peer: Peer, events: mpsc::Sender<E
             caller,
         },
         Err(error) => {
-            match &error {
-                DialError::Refused(_) => {
-                    tracing::warn!(peer = %peer.addr, %error, "this is not the peer it should be");
-                }
-                DialError::Timeout(_) | DialError::Io(_) => {
-                    tracing::debug!(peer = %peer.addr, %error, "cannot connect to a peer");
-                }
+            if error.is_refusal() {
+                tracing::warn!(peer = %peer.addr, %error, "this is not the peer it should be");
+            } else {
+                tracing::debug!(peer = %peer.addr, %error, "cannot connect to a peer");
             }
             Event::ConnectFailed { peer }
         }

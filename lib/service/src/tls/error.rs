@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use rustls::{AlertDescription, CertificateError, Error};
 
@@ -48,6 +49,8 @@ pub enum ConnectError {
     Io(#[from] io::Error),
     #[error("it did not end the TLS handshake within {} s", super::HANDSHAKE_TIMEOUT.as_secs())]
     Timeout,
+    #[error("it said nothing for {} s", .0.as_secs())]
+    Silent(Duration),
 }
 
 impl ConnectError {
@@ -62,6 +65,18 @@ impl ConnectError {
                     | io::ErrorKind::BrokenPipe
             ),
             Self::Timeout => false,
+            Self::Silent(_) => true,
+        }
+    }
+
+    /// Returns whether one of the two does not want the other: it is not who should be there, or
+    /// speaks something else. All else is the network, or a process that just goes.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            // What the library says of the handshake has this kind.
+            Self::Io(error) => error.kind() == io::ErrorKind::InvalidData,
+            Self::Timeout | Self::Silent(_) => false,
         }
     }
 }
@@ -70,7 +85,9 @@ impl From<ConnectError> for io::Error {
     fn from(error: ConnectError) -> Self {
         match error {
             ConnectError::Io(error) => error,
-            ConnectError::Timeout => Self::new(io::ErrorKind::TimedOut, error.to_string()),
+            ConnectError::Timeout | ConnectError::Silent(_) => {
+                Self::new(io::ErrorKind::TimedOut, error.to_string())
+            }
         }
     }
 }
@@ -180,6 +197,24 @@ fn of_alert(alert: AlertDescription) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_network_that_fails_is_no_refusal() {
+        use io::ErrorKind::{ConnectionRefused, ConnectionReset, InvalidData, UnexpectedEof};
+        for (kind, is_refusal, is_departure) in [
+            (InvalidData, true, false),
+            (ConnectionReset, false, true),
+            (UnexpectedEof, false, true),
+            (ConnectionRefused, false, false),
+        ] {
+            let error = ConnectError::from(io::Error::from(kind));
+            assert_eq!(error.is_refusal(), is_refusal, "{kind}");
+            assert_eq!(error.is_departure(), is_departure, "{kind}");
+        }
+        assert!(!ConnectError::Timeout.is_refusal() && !ConnectError::Timeout.is_departure());
+        let silent = ConnectError::Silent(Duration::from_secs(5));
+        assert!(!silent.is_refusal() && silent.is_departure());
+    }
 
     #[test]
     fn tls_is_told_from_frames() {

@@ -189,3 +189,24 @@ async fn whoever_is_not_who_should_be_there_is_told_from_its_words() {
         assert!(error.to_string().contains(part), "{error}");
     }
 }
+
+/// Who accepts a connection and then does not go on costs no more than who does not accept it.
+#[tokio::test]
+async fn the_handshake_is_within_the_time_for_a_connection() {
+    let cluster = Cluster::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = Addr::from(listener.local_addr().unwrap());
+    let tls = cluster.open(Role::Proxy).await;
+    let limits = Limits {
+        connect: Duration::from_millis(50),
+        ..Limits::default()
+    };
+    let client = OriginClient::new(
+        Http::to(Role::Origin, &tls, limits),
+        fake::cluster(&[&addr], &[]),
+    );
+    let error = client.begin_upload().await.map(|_| ()).unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("no connection within 0.05 s"), "{text}");
+    drop(listener);
+}
