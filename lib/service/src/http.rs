@@ -154,7 +154,7 @@ impl Connection {
         let opened = tokio::select! {
             biased;
             // Plaintext is open at once: who came in time gets an answer.
-            opened = lock.open(socket) => opened,
+            opened = lock.open(socket, self.header_timeout) => opened,
             () = self.shutdown.cancelled() => return,
         };
         match opened {

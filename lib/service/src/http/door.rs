@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -68,8 +69,13 @@ impl Door {
 }
 
 impl Lock {
-    /// Lets a connection in, or says why not.
-    pub(super) async fn open(&self, socket: TcpStream) -> Result<(Stream, Guard), ConnectError> {
+    /// Lets a connection in, or says why not. Who may speak plaintext may be silent for `patience`:
+    /// clients open connections before they have something to ask.
+    pub(super) async fn open(
+        &self,
+        socket: TcpStream,
+        patience: Duration,
+    ) -> Result<(Stream, Guard), ConnectError> {
         let unguarded = Guard(None);
         match self {
             Self::Open => Ok((socket.into(), unguarded)),
@@ -79,7 +85,7 @@ impl Lock {
                 Ok((stream, Guard(Some((caller, access)))))
             }
             Self::Registry(registry) if registry.takes_plaintext() => {
-                let stream = if begins_tls(&socket).await? {
+                let stream = if begins_tls(&socket, patience).await? {
                     registry.accept(socket).await?
                 } else {
                     socket.into()
@@ -95,10 +101,10 @@ impl Lock {
 }
 
 /// Returns whether the client begins as TLS does. Nothing of it is taken.
-async fn begins_tls(socket: &TcpStream) -> Result<bool, ConnectError> {
+async fn begins_tls(socket: &TcpStream, patience: Duration) -> Result<bool, ConnectError> {
     let mut first = [0];
-    let peek = tokio::time::timeout(HANDSHAKE_TIMEOUT, socket.peek(&mut first));
-    let count = peek.await.map_err(|_| ConnectError::Timeout)??;
+    let peek = tokio::time::timeout(patience, socket.peek(&mut first));
+    let count = peek.await.map_err(|_| ConnectError::Silent(patience))??;
     if count == 0 {
         return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
     }
@@ -107,7 +113,7 @@ async fn begins_tls(socket: &TcpStream) -> Result<bool, ConnectError> {
 
 /// Returns the socket of a client that speaks TLS; one that does not is told so, in its own words.
 async fn speaking_tls(socket: TcpStream) -> Result<TcpStream, ConnectError> {
-    if begins_tls(&socket).await? {
+    if begins_tls(&socket, HANDSHAKE_TIMEOUT).await? {
         return Ok(socket);
     }
     let why = "this port takes TLS only; set `tls` in the configuration of the caller, or use \

@@ -38,7 +38,7 @@ pub(super) async fn turn_away(listener: &TcpListener, lock: &Lock) -> Infallible
 
 async fn tell(socket: TcpStream, lock: Lock) {
     // Whoever it is learns nothing but that.
-    let mut socket = match lock.open(socket).await {
+    let mut socket = match lock.open(socket, VISIT).await {
         Ok((socket, _)) => socket,
         Err(error) => return tracing::debug!(%error, "a connection was refused"),
     };
