@@ -53,7 +53,7 @@ pub(super) fn keep<T: Send + Sync + 'static>(
 }
 
 /// Loads files anew when they were changed, and whenever SIGHUP says so. What cannot be used is
-/// said once, and what was there before stays.
+/// tried again, and said once; what was there before stays.
 fn watch(
     files: Files,
     mut seen: Seen,
@@ -61,6 +61,7 @@ fn watch(
 ) -> Result<impl Future<Output = ()> + Send, TlsError> {
     let mut hangup = signal(SignalKind::hangup()).map_err(TlsError::Signal)?;
     let load = Arc::new(load);
+    let mut said = None;
     Ok(async move {
         loop {
             let told = tokio::select! {
@@ -75,18 +76,21 @@ fn watch(
             });
             let path = files.certificate.display();
             match looked.await {
-                Ok((None, _)) => {}
-                Ok((Some(loaded), now)) => {
-                    seen = now;
-                    match loaded {
-                        Ok(()) => {
-                            tracing::info!(certificate = %path, "certificates were loaded anew")
-                        }
-                        Err(error) => tracing::error!(
-                            certificate = %path, %error,
+                Ok((None, _)) => said = None,
+                Ok((Some(Ok(())), now)) => {
+                    (seen, said) = (now, None);
+                    tracing::info!(certificate = %path, "certificates were loaded anew");
+                }
+                // Not seen: it may be the disk that failed, and not the files that are wrong.
+                Ok((Some(Err(error)), _)) => {
+                    let error = Some(error.to_string());
+                    if told || error != said {
+                        tracing::error!(
+                            certificate = %path, error,
                             "the new certificates cannot be used; those from before stay in use"
-                        ),
+                        );
                     }
+                    said = error;
                 }
                 Err(error) => tracing::error!(%error, "cannot look after the certificates"),
             }
