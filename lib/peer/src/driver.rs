@@ -3,6 +3,7 @@
 
 mod act;
 mod connections;
+mod handshakes;
 mod lazy;
 mod trackers;
 

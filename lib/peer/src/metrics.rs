@@ -28,6 +28,8 @@ pub struct Metrics {
     pub pieces_lost: Counter,
     /// Verified pieces that could not be stored.
     pub pieces_not_stored: Counter,
+    /// Connections let go because too many others had not ended their handshake.
+    pub handshakes_refused: Counter,
     pub connections: Gauge,
     /// Trackers with a session.
     pub trackers: Gauge,
@@ -87,6 +89,7 @@ impl Metrics {
             duplicate_bytes,
             pieces_lost,
             pieces_not_stored,
+            handshakes_refused,
             connections,
             trackers,
             blobs,
@@ -128,6 +131,11 @@ impl Metrics {
                 "pieces_not_stored",
                 "Verified pieces that could not be stored",
                 pieces_not_stored,
+            ),
+            (
+                "handshakes_refused",
+                "Connections let go because too many others were in their handshake",
+                handshakes_refused,
             ),
         ] {
             registry.register(name, help, counter);

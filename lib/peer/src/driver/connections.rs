@@ -1,20 +1,22 @@
 //! Connections that come and go.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use service::tls::{Caller, Stream};
+use service::tls::{Caller, ConnectError, Stream, Tls};
 use swarm::{ConnId, Input};
-use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 use torrent::Peer;
 
+use super::handshakes::Handshakes;
 use super::{Driver, Event};
 use crate::connection::Connection;
 use crate::dial::dial;
 use crate::node::Inner;
 
-/// Accepted connections whose handshake has not ended. Further ones wait in the kernel's queue.
-const MAX_HANDSHAKES: usize = 64;
+/// How long who connected may be silent before its handshake. Who calls begins at once.
+const FIRST_BYTE_WAIT: Duration = Duration::from_secs(1);
 
 impl Driver {
     pub(super) fn connected(&mut self, peer: Option<Peer>, socket: (Stream, Caller)) {
@@ -59,7 +61,7 @@ impl Driver {
 
 /// Accepts connections of peers until the node stops.
 pub(super) async fn accept(node: Arc<Inner>, listener: TcpListener, events: mpsc::Sender<Event>) {
-    let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
+    let handshakes = Handshakes::default();
     let stop = node.stop.clone();
     let accepting = async {
         loop {
@@ -69,12 +71,16 @@ pub(super) async fn accept(node: Arc<Inner>, listener: TcpListener, events: mpsc
                 let _ = events.send(accepted).await;
                 continue;
             }
-            let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await else {
-                return;
+            let Some(handshake) = handshakes.begin(addr) else {
+                node.metrics.handshakes_refused.inc();
+                tracing::debug!(%addr, "too many handshakes; one more is refused");
+                continue;
             };
             let (tls, events) = (node.tls.clone(), events.clone());
             let accepting = async move {
-                match tls.accept(socket).await {
+                let handshake_ended = shake_hands(&tls, socket).await;
+                drop(handshake);
+                match handshake_ended {
                     Ok((socket, caller)) => {
                         let _ = events.send(Event::Accepted(socket, caller)).await;
                     }
@@ -83,7 +89,6 @@ pub(super) async fn accept(node: Arc<Inner>, listener: TcpListener, events: mpsc
                     }
                     Err(error) => tracing::warn!(%addr, %error, "refusing a peer"),
                 }
-                drop(permit);
             };
             let stop = stop.clone();
             let accepting = async move { stop.run_until_cancelled_owned(accepting).await };
@@ -91,6 +96,13 @@ pub(super) async fn accept(node: Arc<Inner>, listener: TcpListener, events: mpsc
         }
     };
     stop.run_until_cancelled(accepting).await;
+}
+
+async fn shake_hands(tls: &Tls, socket: TcpStream) -> Result<(Stream, Caller), ConnectError> {
+    let mut first = [0];
+    let first = tokio::time::timeout(FIRST_BYTE_WAIT, socket.peek(&mut first)).await;
+    first.map_err(|_| ConnectError::Silent(FIRST_BYTE_WAIT))??;
+    tls.accept(socket).await
 }
 
 /// Connects to a peer, and tells what came of it.
