@@ -194,7 +194,11 @@ fn damaged(body: s3s::Body, fault: Option<Fault>) -> Body {
             let parts = stream::unfold(state, |(mut body, left)| async move {
                 let part = match body.frame().await?.map(Frame::into_data) {
                     Ok(Ok(part)) if left > 0 => Ok(part.slice(..part.len().min(left))),
-                    Ok(Ok(_)) => Err(Error::from("the body is cut")),
+                    Ok(Ok(_)) => {
+                        // What comes before the cut is sent while this waits, not thrown away.
+                        tokio::task::yield_now().await;
+                        Err(Error::from("the body is cut"))
+                    }
                     Ok(Err(_)) => return None,
                     Err(error) => Err(error),
                 };
