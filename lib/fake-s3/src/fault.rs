@@ -104,7 +104,10 @@ impl Rule {
 
 /// Returns what goes wrong with the next request of a kind, and counts it.
 pub(crate) fn next(rules: &mut Vec<Rule>, operation: Operation) -> Option<Fault> {
-    let fits = |rule: &Rule| rule.operation.is_none_or(|only| only == operation);
+    let fits = |rule: &Rule| {
+        let is_used_up = rule.count == Some(0);
+        !is_used_up && rule.operation.is_none_or(|only| only == operation)
+    };
     let at = rules.iter().position(fits)?;
     let rule = &mut rules[at];
     if rule.skip > 0 {
@@ -131,6 +134,8 @@ mod tests {
             Fault::Reset.times(1).after(1),
             Fault::Stall.on(Operation::Get),
             Fault::Hang.times(1),
+            Fault::Reset.times(0).after(1),
+            Fault::Reset.times(0),
         ];
         let mut next = |operation| next(&mut rules, operation);
         assert_eq!(next(Operation::Get), None);
