@@ -20,6 +20,7 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use aws_sdk_s3::Client;
+use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::primitives::{ByteStream as SdkStream, DateTime};
 use bytes::Bytes;
@@ -117,6 +118,17 @@ impl S3Backend {
             .map_err(|error| Failure::of(&error))
     }
 
+    /// Returns what a request that sends so many bytes is made with.
+    fn sending(&self, body_bytes: u64) -> aws_sdk_s3::config::Builder {
+        let config = aws_sdk_s3::config::Builder::new();
+        match limits::answer_wait(self.read_timeout, body_bytes) {
+            Some(wait) => {
+                config.timeout_config(TimeoutConfig::builder().read_timeout(wait).build())
+            }
+            None => config,
+        }
+    }
+
     async fn put_once(
         &self,
         key: &Key,
@@ -138,6 +150,8 @@ impl S3Backend {
                 Condition::IfAbsent => request.if_none_match("*"),
                 Condition::IfMatch(etag) => request.if_match(etag.as_str()),
             };
+            let sending = self.sending(bytes.len() as u64);
+            let request = request.customize().config_override(sending);
             let failure = match request.send().await {
                 Ok(put) => return etag_of(put.e_tag, key),
                 Err(error) => Failure::of(&error),

@@ -49,7 +49,8 @@ pub struct S3Config {
     /// How long a connection may take.
     #[serde(with = "humantime_serde")]
     pub connect_timeout: Duration,
-    /// How long the first byte of an answer, and each next one, may take.
+    /// How long the first byte of an answer, and each next one, may take. Where a body is sent first,
+    /// it may take 1 s longer for each 256 KiB.
     #[serde(with = "humantime_serde")]
     pub read_timeout: Duration,
     /// Times that a request is tried; failures that will not mend themselves are tried once.

@@ -22,6 +22,11 @@ struct Rate {
     settled: Mutex<Instant>,
 }
 
+/// The least that a store must take of a body. What takes longer is given up.
+const LEAST_SENT_BYTES_PER_S: u64 = 256 << 10;
+/// Longest body in bytes that may take no longer than any other request.
+const SHORT_BODY_BYTES: u64 = 256 << 10;
+
 /// What may come at once after a pause.
 const BURST: Duration = Duration::from_millis(2);
 
@@ -59,6 +64,20 @@ impl Limits {
     }
 }
 
+/// Returns how long an answer may take where a body is sent first; `None` where the body is so short
+/// that it makes no difference.
+///
+/// The client counts the time of the body as time without an answer. It keeps connections for each
+/// time apart, so there are few of them: bodies count as the next power of two.
+pub(super) fn answer_wait(read_timeout: Duration, body_bytes: u64) -> Option<Duration> {
+    if body_bytes <= SHORT_BODY_BYTES {
+        return None;
+    }
+    let bytes = body_bytes.checked_next_power_of_two().unwrap_or(u64::MAX);
+    let sending = Duration::from_secs(bytes / LEAST_SENT_BYTES_PER_S);
+    Some(read_timeout.saturating_add(sending))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,6 +96,17 @@ mod tests {
         let start = Instant::now();
         limits.came(1_000_000).await;
         assert!(start.elapsed() >= Duration::from_millis(990));
+    }
+
+    #[test]
+    fn long_bodies_have_more_time() {
+        let wait = |bytes| answer_wait(Duration::from_secs(30), bytes).map(|wait| wait.as_secs());
+        assert_eq!(wait(0), None);
+        assert_eq!(wait(256 << 10), None);
+        assert_eq!(wait((256 << 10) + 1), Some(30 + 2));
+        assert_eq!(wait((8 << 20) + 1), Some(30 + 64));
+        assert_eq!(wait(16 << 20), Some(30 + 64));
+        assert!(wait(u64::MAX).is_some());
     }
 
     #[tokio::test(start_paused = true)]

@@ -141,13 +141,14 @@ impl Sending {
     }
 
     /// Begins to send a part, as soon as not too many are under way.
-    async fn push(&mut self, body: SdkStream) -> Result<(), Error> {
+    async fn push(&mut self, body: SdkStream, bytes: u64) -> Result<(), Error> {
         while self.tasks.len() >= PARTS_AT_ONCE {
             self.one_more().await?;
         }
         let number = self.next;
         self.next += 1;
-        self.tasks.spawn(self.parts.clone().send(number, body));
+        self.tasks
+            .spawn(self.parts.clone().send(number, body, bytes));
         Ok(())
     }
 
@@ -179,7 +180,8 @@ impl Parts {
         let mut sending = Sending::new(self);
         let mut part = first;
         while !part.is_empty() {
-            sending.push(SdkStream::from(part)).await?;
+            let bytes = part.len() as u64;
+            sending.push(SdkStream::from(part), bytes).await?;
             part = next_part(&mut rest).await.map_err(|source| Error::Body {
                 key: key.clone(),
                 source,
@@ -205,13 +207,13 @@ impl Parts {
                 path: path.to_owned(),
                 source: std::io::Error::other(error),
             })?;
-            sending.push(body).await?;
+            sending.push(body, size).await?;
             from += size;
         }
         sending.end().await
     }
 
-    async fn send(self, number: i32, body: SdkStream) -> Result<CompletedPart, Error> {
+    async fn send(self, number: i32, body: SdkStream, bytes: u64) -> Result<CompletedPart, Error> {
         let _turn = self.backend.limits.request().await;
         let sent = self
             .backend
@@ -222,6 +224,8 @@ impl Parts {
             .upload_id(&self.id)
             .part_number(number)
             .body(body)
+            .customize()
+            .config_override(self.backend.sending(bytes))
             .send()
             .await
             .map_err(|error| Failure::of(&error).into_error("write a part of", &self.key))?;

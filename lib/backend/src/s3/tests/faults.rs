@@ -134,6 +134,39 @@ async fn a_write_that_is_left_leaves_no_parts() {
     assert!(backend.stat(&at).await.unwrap_err().is_not_found());
 }
 
+/// The store takes longer for a body than it may take for an answer: the body has its own time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_reads_slowly_has_time_for_a_long_body() {
+    let server = Server::start(Kept::Atomic).await;
+    let mut config = server.config();
+    config.read_timeout = Duration::from_millis(400);
+    config.attempts = std::num::NonZeroU32::MIN;
+    let backend = S3Backend::open(&config).await.unwrap();
+    let at = key("a/long");
+    server.faults([
+        Fault::Slow(1000).on(Operation::Put),
+        Fault::Slow(1000).on(Operation::PutPart),
+    ]);
+    for length in [1 << 20, PART_BYTES + (1 << 20)] {
+        let whole = bytes(length);
+        let body = stream::iter([Ok(whole.clone())]).boxed();
+        let put = backend.put_stream(&at, body, Condition::Any).await;
+        put.unwrap();
+        let stat = backend.stat(&at).await.unwrap();
+        assert_eq!(stat.length, length as u64);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    let length = PART_BYTES + (1 << 20);
+    std::fs::write(&file, bytes(length)).unwrap();
+    backend.adopt(&at, &file).await.unwrap();
+
+    // A short body makes no difference.
+    let put = backend.put(&at, "short".into(), Condition::Any).await;
+    let error = put.unwrap_err();
+    assert!(matches!(error, Error::Unavailable(_)), "{error}");
+}
+
 async fn until(holds: impl Fn() -> bool) {
     let waiting = async {
         while !holds() {
