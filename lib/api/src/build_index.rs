@@ -21,7 +21,6 @@
 //! [`DIGEST_HEADER`]. Changes of manifests may have a [`WRITE_HEADER`]. The PUT may have a `Content-Type`; the manifest's own `mediaType` must agree.
 
 use std::fmt;
-use std::num::ParseIntError;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -62,7 +61,7 @@ pub const BLOB: &str = "/v1/repositories/{repository}/blobs/{digest}";
 pub const REFERRERS: &str = "/v1/repositories/{repository}/referrers/{digest}";
 
 /// Names a change, so that it is made once where it is asked for again because an answer was lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct WriteId(u128);
 
 impl WriteId {
@@ -86,12 +85,19 @@ impl fmt::Display for WriteId {
 }
 
 impl FromStr for WriteId {
-    type Err = ParseIntError;
+    type Err = WriteIdError;
 
-    fn from_str(text: &str) -> Result<Self, ParseIntError> {
-        u128::from_str_radix(text, 16).map(Self)
+    fn from_str(text: &str) -> Result<Self, WriteIdError> {
+        let is_whole = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let parsed = is_whole.then(|| u128::from_str_radix(text, 16).ok());
+        parsed.flatten().map(Self).ok_or(WriteIdError)
     }
 }
+
+/// A text that is no [`WriteId`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the name of a change is 32 hex digits")]
+pub struct WriteIdError;
 
 /// Query of a list.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

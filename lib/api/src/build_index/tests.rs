@@ -219,3 +219,15 @@ async fn answers_have_bounds_and_must_make_sense() {
     let blob = client(&[&stalls.await.addr]).blob(&name(), &digest()).await;
     assert!(matches!(blob, Err(CallError::Timeout { .. })), "{blob:?}");
 }
+
+#[test]
+fn names_of_changes_are_32_hex_digits() {
+    let id = WriteId::random();
+    assert_eq!(id.to_string().parse(), Ok(id));
+    let digits = "0123456789abcdef0123456789abcdef";
+    assert_eq!(digits.parse::<WriteId>().unwrap().to_string(), digits);
+    let plus = format!("+{}", &digits[1..]);
+    for wrong in ["", "7", &digits[1..], &format!("{digits}0"), &plus, "x"] {
+        assert_eq!(wrong.parse::<WriteId>(), Err(WriteIdError), "{wrong}");
+    }
+}
