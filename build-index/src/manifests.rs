@@ -1,6 +1,7 @@
 //! Manifests: taken only when all they need is there, and given only after they were hashed.
 
 use std::collections::HashSet;
+use std::num::NonZeroUsize;
 
 use api::build_index::{ManifestContent, ManifestStored, WriteId};
 use backend::layout;
@@ -22,6 +23,8 @@ use crate::tags::Tags;
 
 /// Links that are looked up at a time for one request.
 const LOOKED_UP: usize = 16;
+/// Removals that are remembered, so that they are not made again where they are asked for again.
+const REMEMBERED_REMOVALS: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 /// What a kept manifest takes besides its own bytes, about.
 const ENTRY_BYTES: usize = 512;
 
@@ -35,6 +38,7 @@ pub(crate) struct Manifests {
     names: Names,
     metrics: Metrics,
     kept: Kept,
+    removals: Removals,
     /// Who puts and who removes the same manifest take turns.
     turns: Locks,
 }
@@ -75,6 +79,7 @@ impl Manifests {
             names: parts.names,
             metrics: parts.metrics,
             kept: Kept::new(parts.kept_bytes),
+            removals: Removals::default(),
             turns: Locks::default(),
         }
     }
@@ -167,14 +172,19 @@ impl Manifests {
             }
             Reference::Digest(digest) => {
                 let _turn = self.turns.turn((repository, digest)).await;
+                let removal = write.map(|write| (write, repository.clone(), *digest));
+                if removal.as_ref().is_some_and(|one| self.removals.made(one)) {
+                    return Ok(());
+                }
                 let Some(content) = self.repositories.manifest(repository, digest).await? else {
                     return Err(self.unknown(repository, reference).await?);
                 };
-                self.untag(repository, digest, write).await?;
+                self.untag(repository, digest).await?;
                 self.forget_subject(repository, digest, &content).await?;
                 // Last, so that whoever was cut off can do it again.
                 let link = layout::revision_link(repository, digest);
                 self.storage.delete(&link).await?;
+                self.removals.add(removal);
                 tracing::info!(%repository, %digest, "a manifest was removed");
             }
         }
@@ -295,13 +305,9 @@ impl Manifests {
             .await
     }
 
-    /// Removes all tags that name a manifest.
-    async fn untag(
-        &self,
-        repository: &RepositoryName,
-        digest: &Digest,
-        write: Option<WriteId>,
-    ) -> Result<(), Failure> {
+    /// Removes all tags that name a manifest: each as a change of its own. A tag that was put again
+    /// since the first try must go too, or it would be left without its manifest.
+    async fn untag(&self, repository: &RepositoryName, digest: &Digest) -> Result<(), Failure> {
         let mut after = None;
         loop {
             let page = self.names.candidates(repository, after.as_deref()).await?;
@@ -311,7 +317,7 @@ impl Manifests {
                     return Ok(());
                 }
                 let only = Some(digest);
-                self.tags.delete(repository, &tag, only, write).await?;
+                self.tags.delete(repository, &tag, only, None).await?;
                 tracing::info!(%repository, %tag, %digest, "a tag was removed with its manifest");
                 Ok::<_, Failure>(())
             });
@@ -346,6 +352,32 @@ impl Manifests {
                     .await
             }
             None => Ok(()),
+        }
+    }
+}
+
+/// A manifest that was removed, and the name of that change.
+type Removal = (WriteId, RepositoryName, Digest);
+
+/// The removals made of late by this process, the last ones of them. Unlike a tag, a manifest leaves
+/// no record, so other processes do not know of them.
+#[derive(Debug)]
+struct Removals(Mutex<LruCache<Removal, ()>>);
+
+impl Default for Removals {
+    fn default() -> Self {
+        Self(Mutex::new(LruCache::new(REMEMBERED_REMOVALS)))
+    }
+}
+
+impl Removals {
+    fn made(&self, removal: &Removal) -> bool {
+        self.0.lock().contains(removal)
+    }
+
+    fn add(&self, removal: Option<Removal>) {
+        if let Some(removal) = removal {
+            self.0.lock().put(removal, ());
         }
     }
 }

@@ -132,6 +132,39 @@ async fn a_change_that_is_asked_for_again_is_made_once() {
     refused.is(400, ErrorCode::BadRequest);
 }
 
+/// A removal that was cut off half-way is gone on with, whoever put the tag again meanwhile.
+#[tokio::test]
+async fn no_tag_is_left_without_its_manifest() {
+    let (writer, other, _serving) = two().await;
+    let config = other.push_blob("a", "{}").await;
+    let value = manifest(&config, &[]);
+    let put = || other.put("/a/manifests/v1", Some(OCI_MANIFEST), &value);
+    assert_eq!(put().await.status, 201);
+    let id = WriteId::random().to_string();
+    let header = WRITE_HEADER;
+    let write = [(header.as_str(), &*id)];
+    // All that was done of it: its tag is gone.
+    let untag = writer.change(Method::DELETE, "/a/manifests/v1", &write);
+    assert_eq!(untag.await.status, 204);
+    assert_eq!(put().await.status, 201);
+    let by_digest = format!("/a/manifests/{}", digest_of(&value));
+    let again = writer.change(Method::DELETE, &by_digest, &write).await;
+    assert_eq!(again.status, 204);
+    let tags: NamesAnswer = other.get("/a/tags").await.json(200);
+    assert_eq!(tags.names, [""; 0]);
+
+    // The answer was lost: it was made, and is not made again.
+    let again = other.change(Method::DELETE, &by_digest, &write).await;
+    assert_eq!(again.status, 204);
+    assert_eq!(put().await.status, 201);
+    let again = other.change(Method::DELETE, &by_digest, &write).await;
+    assert_eq!(again.status, 204);
+    assert_eq!(other.get("/a/manifests/v1").await.status, 200);
+    assert_eq!(other.delete(&by_digest).await.status, 204);
+    let gone = other.delete(&by_digest).await;
+    gone.is(404, ErrorCode::ManifestUnknown);
+}
+
 #[tokio::test]
 async fn a_writer_that_is_away_is_named() {
     let (_, other, serving) = two().await;
