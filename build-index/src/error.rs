@@ -54,6 +54,12 @@ pub(crate) enum Failure {
     Storage(#[from] Arc<backend::Error>),
     #[error("storage did not answer within {0} s")]
     Timeout(u64),
+    #[error(
+        "the change did not end within {0} s, and is gone on with; ask again for what became of it"
+    )]
+    Unfinished(u64),
+    #[error("the changes before this one did not end within {0} s; try again when storage answers")]
+    Busy(u64),
     /// What the build-index answered that writes tags.
     #[error("{}", .0.message)]
     Elsewhere(Box<ErrorBody>),
@@ -119,6 +125,8 @@ impl Failure {
             Self::Storage(error) => of_storage(error),
             Self::Elsewhere(body) => body.code,
             Self::Timeout(_)
+            | Self::Unfinished(_)
+            | Self::Busy(_)
             | Self::Contended(_)
             | Self::WriterAway { .. }
             | Self::NotTheWriter { .. } => ErrorCode::Unavailable,

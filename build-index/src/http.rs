@@ -20,6 +20,7 @@ use axum::{Json, Router};
 use bytes::Bytes;
 use http_body_util::LengthLimitError;
 use oci::{Algorithm, Digest, MAX_MANIFEST_BYTES, Reference, RepositoryName, Tag};
+use tokio::sync::Semaphore;
 
 use crate::error::Failure;
 use crate::manifests::{Manifests, Put};
@@ -29,6 +30,9 @@ use crate::referrers::Referrers;
 use crate::repositories::Repositories;
 use crate::writer::Writer;
 
+/// Changes under way at a time; others wait for their turn. One whose caller was told that it takes
+/// too long is still under way.
+pub(crate) const MAX_CHANGES: usize = 256;
 /// Longest `last` or artifact type in bytes.
 const MAX_TEXT_BYTES: usize = 512;
 
@@ -41,6 +45,8 @@ pub(crate) struct Doors {
     pub(crate) names: Names,
     pub(crate) metrics: Metrics,
     pub(crate) writer: Writer,
+    /// Turns of changes.
+    pub(crate) changes: Arc<Semaphore>,
     pub(crate) read_wait: Duration,
     pub(crate) write_wait: Duration,
 }
@@ -224,7 +230,8 @@ async fn referrers(
     Ok(Json(ReferrersAnswer { descriptors }))
 }
 
-/// Does a change to its end, even where whoever asked for it leaves.
+/// Does a change to its end, even where whoever asked for it leaves, or is told that it takes too
+/// long: a write that was let go could still arrive after the next one.
 async fn to_the_end<T, F>(
     doors: Arc<Doors>,
     change: impl FnOnce(Arc<Doors>) -> F,
@@ -234,9 +241,20 @@ where
     F: Future<Output = Result<T, Failure>> + Send + 'static,
 {
     let wait = doors.write_wait;
-    let changing = tokio::spawn(bounded(wait, change(doors)));
-    let changed = changing.await;
-    changed.unwrap_or_else(|error| Err(Failure::Internal(error.to_string())))
+    let until = tokio::time::Instant::now() + wait;
+    let turn = Arc::clone(&doors.changes).acquire_owned();
+    let turn = tokio::time::timeout_at(until, turn).await;
+    let turn = turn.map_err(|_| Failure::Busy(wait.as_secs()))?;
+    let change = change(doors);
+    let changing = tokio::spawn(async move {
+        let changed = change.await;
+        drop(turn);
+        changed
+    });
+    match tokio::time::timeout_at(until, changing).await {
+        Ok(changed) => changed.unwrap_or_else(|error| Err(Failure::Internal(error.to_string()))),
+        Err(_) => Err(Failure::Unfinished(wait.as_secs())),
+    }
 }
 
 async fn bounded<T>(

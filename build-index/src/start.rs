@@ -16,10 +16,11 @@ use service::http::Door;
 use service::tls::{Role, Tls, TlsError};
 use service::{Admin, Report, RunError, Running};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::http::{self, Doors};
+use crate::http::{self, Doors, MAX_CHANGES};
 use crate::manifests::{Manifests, Parts};
 use crate::metrics::Metrics;
 use crate::names::Names;
@@ -176,6 +177,7 @@ pub(crate) fn doors(
         names,
         metrics,
         writer,
+        changes: Arc::new(Semaphore::new(MAX_CHANGES)),
         read_wait,
         write_wait,
     }

@@ -145,6 +145,32 @@ impl Index {
     }
 }
 
+/// Whoever asked is told in time; the change goes on, and counts as long as it does.
+#[tokio::test(start_paused = true)]
+async fn a_change_is_made_to_its_end() {
+    let backend: Arc<dyn Backend> = Arc::new(MemoryBackend::new());
+    let (config, metrics) = (Config::default(), Metrics::new());
+    let mut doors = doors(backend, &config, metrics, 7, Writer::Here);
+    doors.changes = Arc::new(Semaphore::new(1));
+    let doors = Arc::new(doors);
+    let (go, may_go) = tokio::sync::oneshot::channel::<()>();
+    let (end, ended) = tokio::sync::oneshot::channel::<()>();
+    let slow = to_the_end(Arc::clone(&doors), async move |_| {
+        may_go.await.unwrap();
+        end.send(()).unwrap();
+        Ok(())
+    });
+    let told = slow.await.unwrap_err();
+    assert!(matches!(told, Failure::Unfinished(_)), "{told}");
+    let next = || to_the_end(Arc::clone(&doors), async |_| Ok(()));
+    let told = next().await.unwrap_err();
+    assert!(matches!(told, Failure::Busy(_)), "{told}");
+    assert_eq!(told.code(), ErrorCode::Unavailable);
+    go.send(()).unwrap();
+    ended.await.unwrap();
+    next().await.unwrap();
+}
+
 /// Content of the blobs that manifests name.
 const BLOBS: [&str; 6] = ["{}", "layer", "some bytes", "lost", "there", "elsewhere"];
 
