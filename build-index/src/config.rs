@@ -75,7 +75,8 @@ impl Default for Config {
             tag_writer: None,
             manifest_cache: Size::mib(64),
             read_wait: Duration::from_secs(8),
-            write_wait: Duration::from_secs(60),
+            // Less than the minute that a proxy waits, so that it hears the cause.
+            write_wait: Duration::from_secs(45),
             tls: service::tls::Config::default(),
             server: service::http::Options::default(),
             log: service::telemetry::Log::default(),

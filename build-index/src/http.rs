@@ -28,7 +28,7 @@ use crate::metrics::{Endpoint, Metrics};
 use crate::names::{Names, Page};
 use crate::referrers::Referrers;
 use crate::repositories::Repositories;
-use crate::writer::Writer;
+use crate::writer::{Writer, wait_of};
 
 /// Changes under way at a time; others wait for their turn. One whose caller was told that it takes
 /// too long is still under way.
@@ -147,7 +147,8 @@ async fn put_manifest(
         let stored = bounded(doors.write_wait, writer.put(put)).await?;
         return Ok((StatusCode::CREATED, Json(stored)));
     }
-    let stored = to_the_end(doors, async |doors| doors.manifests.put(put).await).await?;
+    let wait = wait_of(&headers, doors.write_wait);
+    let stored = to_the_end(doors, wait, async |doors| doors.manifests.put(put).await).await?;
     Ok((StatusCode::CREATED, Json(stored)))
 }
 
@@ -163,7 +164,8 @@ async fn delete_manifest(
         bounded(doors.write_wait, deleted).await?;
         return Ok(StatusCode::NO_CONTENT);
     }
-    to_the_end(doors, async move |doors| {
+    let wait = wait_of(&headers, doors.write_wait);
+    to_the_end(doors, wait, async move |doors| {
         doors.manifests.delete(&repository, &reference, write).await
     })
     .await?;
@@ -195,7 +197,8 @@ async fn put_blob(
     {
         return Err(Failure::Query("sha256 is another digest".into()));
     }
-    let length = to_the_end(doors, async move |doors| {
+    let wait = doors.write_wait;
+    let length = to_the_end(doors, wait, async move |doors| {
         doors.repositories.link(&repository, &digest, &query).await
     })
     .await?;
@@ -208,7 +211,8 @@ async fn delete_blob(
     Path((repository, digest)): Path<(String, String)>,
 ) -> Result<StatusCode, Failure> {
     let (repository, digest) = parse_blob(&repository, &digest)?;
-    to_the_end(doors, async move |doors| {
+    let wait = doors.write_wait;
+    to_the_end(doors, wait, async move |doors| {
         doors.repositories.unlink(&repository, &digest).await
     })
     .await?;
@@ -234,13 +238,13 @@ async fn referrers(
 /// long: a write that was let go could still arrive after the next one.
 async fn to_the_end<T, F>(
     doors: Arc<Doors>,
+    wait: Duration,
     change: impl FnOnce(Arc<Doors>) -> F,
 ) -> Result<T, Failure>
 where
     T: Send + 'static,
     F: Future<Output = Result<T, Failure>> + Send + 'static,
 {
-    let wait = doors.write_wait;
     let until = tokio::time::Instant::now() + wait;
     let turn = Arc::clone(&doors.changes).acquire_owned();
     let turn = tokio::time::timeout_at(until, turn).await;

@@ -155,14 +155,15 @@ async fn a_change_is_made_to_its_end() {
     let doors = Arc::new(doors);
     let (go, may_go) = tokio::sync::oneshot::channel::<()>();
     let (end, ended) = tokio::sync::oneshot::channel::<()>();
-    let slow = to_the_end(Arc::clone(&doors), async move |_| {
+    let wait = doors.write_wait;
+    let slow = to_the_end(Arc::clone(&doors), wait, async move |_| {
         may_go.await.unwrap();
         end.send(()).unwrap();
         Ok(())
     });
     let told = slow.await.unwrap_err();
     assert!(matches!(told, Failure::Unfinished(_)), "{told}");
-    let next = || to_the_end(Arc::clone(&doors), async |_| Ok(()));
+    let next = || to_the_end(Arc::clone(&doors), wait, async |_| Ok(()));
     let told = next().await.unwrap_err();
     assert!(matches!(told, Failure::Busy(_)), "{told}");
     assert_eq!(told.code(), ErrorCode::Unavailable);
