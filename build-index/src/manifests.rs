@@ -19,7 +19,7 @@ use crate::names::Names;
 use crate::referrers::Referrers;
 use crate::repositories::Repositories;
 use crate::storage::Storage;
-use crate::tags::Tags;
+use crate::tags::{Change, Tags};
 
 /// Links that are looked up at a time for one request.
 const LOOKED_UP: usize = 16;
@@ -144,8 +144,14 @@ impl Manifests {
         self.store(&repository, &digest, &sha256, &manifest, &bytes)
             .await?;
         for tag in reference.tag().into_iter().chain(&tags) {
-            let version = self.tags.put(&repository, tag, &digest, write).await?;
-            tracing::info!(%repository, %tag, %digest, version, "a tag names a manifest");
+            match self.tags.put(&repository, tag, &digest, write).await? {
+                Change::Made(version) => {
+                    tracing::info!(%repository, %tag, %digest, version, "a tag names a manifest");
+                }
+                Change::Overtaken => {
+                    tracing::info!(%repository, %tag, %digest, "a tag was changed again meanwhile");
+                }
+            }
         }
         self.kept.put(digest, media::stated(&bytes), bytes);
         self.metrics.manifests_stored.inc();

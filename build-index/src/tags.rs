@@ -58,6 +58,15 @@ struct Inner {
     numbers: AtomicU64,
 }
 
+/// What became of a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// It is there, with this version.
+    Made(u64),
+    /// It was made before, and others have written since.
+    Overtaken,
+}
+
 /// What became of a record that was to be written.
 enum Written {
     Yes(ETag),
@@ -164,22 +173,23 @@ impl Tags {
         Err(place.contended())
     }
 
-    /// Lets a tag name a manifest; returns the version of that. Where `write` was made before, it
-    /// is not made again, whatever was written since.
+    /// Lets a tag name a manifest. Where `write` was made before, it is not made again, whatever was
+    /// written since.
     pub(crate) async fn put(
         &self,
         repository: &RepositoryName,
         tag: &Tag,
         digest: &Digest,
         write: Option<WriteId>,
-    ) -> Result<u64, Failure> {
+    ) -> Result<Change, Failure> {
         let digest = *digest;
-        let wanted = move |seen: &Seen| match &seen.record {
-            Some(record) if record.current() == Some(digest) => Some(record.version),
-            Some(_) | None => None,
+        let is_there = move |seen: &Seen| {
+            let record = seen.record.as_ref();
+            record.is_some_and(|record| record.current() == Some(digest))
         };
-        let changed = self.change((repository, tag), Some(digest), write, wanted);
-        Ok(changed.await?.unwrap_or(0))
+        let changed = self.change((repository, tag), Some(digest), write, is_there);
+        let changed = changed.await?;
+        changed.ok_or_else(|| Failure::Internal("a tag was neither put nor there".into()))
     }
 
     /// Removes a tag, where `only` is given only if it names that. Returns whether it did. As for
@@ -192,12 +202,9 @@ impl Tags {
         write: Option<WriteId>,
     ) -> Result<bool, Failure> {
         let only = only.copied();
-        let another = move |seen: &Seen| {
-            let current = seen.current();
-            (only.is_some() && current != only).then_some(0)
-        };
-        let changed = self.change((repository, tag), None, write, another).await?;
-        Ok(changed.is_some_and(|version| version > 0))
+        let is_another = move |seen: &Seen| only.is_some() && seen.current() != only;
+        let changed = self.change((repository, tag), None, write, is_another);
+        Ok(changed.await?.is_some())
     }
 
     /// Waits for the turn of a tag and makes a change to its end, even where whoever asked for it
@@ -207,13 +214,13 @@ impl Tags {
         (repository, tag): (&RepositoryName, &Tag),
         digest: Option<Digest>,
         write: Option<WriteId>,
-        done: impl Fn(&Seen) -> Option<u64> + Send + Sync + 'static,
-    ) -> Result<Option<u64>, Failure> {
+        is_done: impl Fn(&Seen) -> bool + Send + Sync + 'static,
+    ) -> Result<Option<Change>, Failure> {
         let turn = self.0.turns.turn((repository, tag)).await;
         let (this, repository, tag) = (self.clone(), repository.clone(), tag.clone());
         let changing = tokio::spawn(async move {
             let place = Place::new(&repository, &tag);
-            let changed = this.0.change(&place, digest, write, done).await;
+            let changed = this.0.change(&place, digest, write, is_done).await;
             drop(turn);
             changed
         });
@@ -223,15 +230,15 @@ impl Tags {
 }
 
 impl Inner {
-    /// Writes the next record of a tag, and lets the link follow. Returns its version; what `done`
-    /// says where nothing is to be done; `None` where what is to be removed is not there.
+    /// Writes the next record of a tag, and lets the link follow, unless that `is_done`. Returns
+    /// `None` where what is to be removed is not there.
     async fn change(
         &self,
         place: &Place<'_>,
         digest: Option<Digest>,
         write: Option<WriteId>,
-        done: impl Fn(&Seen) -> Option<u64>,
-    ) -> Result<Option<u64>, Failure> {
+        is_done: impl Fn(&Seen) -> bool,
+    ) -> Result<Option<Change>, Failure> {
         let writer = match write {
             Some(write) => write.to_string(),
             None => format!("{:032x}-{}", self.process, self.number()),
@@ -243,13 +250,13 @@ impl Inner {
             if let Some(record) = seen.record.as_ref().filter(|_| seen.is_by(&writer)) {
                 self.follow(place, record.clone(), seen.etag).await?;
                 self.metrics.tags_written.inc();
-                return Ok(Some(record.version));
+                return Ok(Some(Change::Made(record.version)));
             }
             if seen.is_after(&writer) {
-                return Ok(seen.record.map(|record| record.version));
+                return Ok(Some(Change::Overtaken));
             }
-            if let Some(version) = done(&seen) {
-                return Ok(Some(version));
+            if is_done(&seen) {
+                return Ok(digest.map(|_| Change::Made(seen.version())));
             }
             let Some(next) = Record::next(&seen, digest, &writer) else {
                 return Ok(None);
@@ -259,7 +266,7 @@ impl Inner {
                     let version = next.version;
                     self.follow(place, next, Some(etag)).await?;
                     self.metrics.tags_written.inc();
-                    return Ok(Some(version));
+                    return Ok(Some(Change::Made(version)));
                 }
                 Ok(Written::Perhaps) => {
                     self.metrics.tag_conflicts.inc();

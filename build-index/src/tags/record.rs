@@ -178,7 +178,7 @@ impl Seen {
         record.flat_map(|record| std::iter::once(&record.writer).chain(&record.before))
     }
 
-    fn version(&self) -> u64 {
+    pub(super) fn version(&self) -> u64 {
         self.record.as_ref().map_or(0, |record| record.version)
     }
 

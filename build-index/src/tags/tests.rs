@@ -24,6 +24,13 @@ fn digest(text: &str) -> Digest {
     Digest::sha256(text.as_bytes())
 }
 
+fn made(change: Change) -> u64 {
+    match change {
+        Change::Made(version) => version,
+        Change::Overtaken => panic!("nobody asked twice"),
+    }
+}
+
 /// Storage in memory and on disk.
 fn backends() -> (TempDir, [Arc<dyn Backend>; 2]) {
     let folder = tempfile::tempdir().unwrap();
@@ -86,7 +93,7 @@ async fn a_tag_names_what_was_put_last() {
         assert_eq!(tags.resolve(&repository, &tag).await.unwrap(), None);
         for (version, text) in [(1, "a"), (2, "b"), (3, "a")] {
             let put = tags.put(&repository, &tag, &digest(text), None).await;
-            assert_eq!(put.unwrap(), version);
+            assert_eq!(put.unwrap(), Change::Made(version));
             let found = tags.resolve(&repository, &tag).await.unwrap();
             assert_eq!(found, Some(digest(text)));
             assert_eq!(linked(&backend).await, Some(digest(text)));
@@ -94,7 +101,7 @@ async fn a_tag_names_what_was_put_last() {
         }
         // The same once more is no change.
         let put = tags.put(&repository, &tag, &digest("a"), None).await;
-        assert_eq!(put.unwrap(), 3);
+        assert_eq!(put.unwrap(), Change::Made(3));
         for text in ["a", "b"] {
             let index = layout::tag_index_link(&repository, &tag, &digest(text));
             let link = layout::read_link(&*backend, &index).await.unwrap();
@@ -130,7 +137,7 @@ async fn a_removed_tag_is_gone_for_everybody() {
         assert!(!tags.delete(&repository, &tag, None, None).await.unwrap());
         // It goes on where it was.
         let put = tags.put(&repository, &tag, &digest("a"), None).await;
-        assert_eq!(put.unwrap(), 4);
+        assert_eq!(put.unwrap(), Change::Made(4));
     }
 }
 
@@ -146,7 +153,8 @@ async fn of_sixteen_writers_each_has_its_version() {
             let (repository, tag) = (repository.clone(), tag.clone());
             writers.push(tokio::spawn(async move {
                 let digest = Digest::sha256(&[number]);
-                let version = tags.put(&repository, &tag, &digest, None).await.unwrap();
+                let put = tags.put(&repository, &tag, &digest, None).await;
+                let version = made(put.unwrap());
                 // What was acknowledged is seen, unless somebody wrote later.
                 (version, digest)
             }));
@@ -198,7 +206,11 @@ async fn readers_see_versions_in_order() {
         let version = writers[number % 2]
             .put(&repository, &tag, digest, None)
             .await;
-        assert_eq!(version.unwrap(), number as u64 + 1, "nobody else wrote");
+        assert_eq!(
+            made(version.unwrap()),
+            number as u64 + 1,
+            "nobody else wrote"
+        );
     }
     for reader in readers {
         tokio::time::timeout(WAIT, reader).await.unwrap().unwrap();
@@ -242,7 +254,11 @@ async fn changes_made_outside_count() {
         // And Shoal moves it without having looked.
         link_outside(&backend, &digest("unseen")).await;
         let put = tags.put(&repository, &tag, &digest("ours"), None).await;
-        assert_eq!(put.unwrap(), 9, "the unseen change has a version too");
+        assert_eq!(
+            put.unwrap(),
+            Change::Made(9),
+            "the unseen change has a version too"
+        );
         assert_eq!(resolve().await, Some(digest("ours")));
         link_outside(&backend, &digest("unseen")).await;
         assert!(tags.delete(&repository, &tag, None, None).await.unwrap());
@@ -339,7 +355,7 @@ async fn a_late_removal_is_undone() {
     };
     late.reached.acquire().await.unwrap().forget();
     let put = others.put(&repository, &tag, &digest("b"), None).await;
-    assert_eq!(put.unwrap(), 3);
+    assert_eq!(put.unwrap(), Change::Made(3));
     late.go_on.add_permits(100);
     // Who looks right now does not take it for removed.
     let looking = others.read(&repository, &tag);
@@ -404,7 +420,7 @@ async fn what_a_dead_writer_began_is_finished() {
     record.time = record::now();
     die(&record).await;
     let put = tags.put(&repository, &tag, &digest("c"), None).await;
-    assert_eq!(put.unwrap(), 5);
+    assert_eq!(put.unwrap(), Change::Made(5));
     assert_eq!(linked(&backend).await, Some(digest("c")));
 }
 
@@ -424,7 +440,7 @@ async fn damage_is_not_taken_for_a_change() {
     damage(&layout::tag_link(&repository, &tag), "sha256:12").await;
     assert_eq!(resolve().await, Some(digest("a")));
     let put = tags.put(&repository, &tag, &digest("a"), None).await;
-    assert_eq!(put.unwrap(), 1);
+    assert_eq!(put.unwrap(), Change::Made(1));
     assert_eq!(linked(&backend).await, Some(digest("a")));
     // A record that says nothing leaves the link.
     damage(&layout::tag_record(&repository, &tag), "{").await;
@@ -455,7 +471,10 @@ async fn lost_answers_lose_no_writes() {
             writers.push(tokio::spawn(async move {
                 let digest = Digest::sha256(&[number]);
                 let put = tags.put(&repository, &tag, &digest, None).await;
-                put.ok().map(|version| (version, digest))
+                match put {
+                    Ok(Change::Made(version)) => Some((version, digest)),
+                    Ok(Change::Overtaken) | Err(_) => None,
+                }
             }));
         }
         let mut acknowledged = Vec::new();
@@ -481,7 +500,11 @@ async fn lost_answers_lose_no_writes() {
         let put = tags
             .put(&repository, &tag, &self::digest("well"), None)
             .await;
-        assert_eq!(put.unwrap(), record.version + 1, "seed {seed}");
+        assert_eq!(
+            put.unwrap(),
+            Change::Made(record.version + 1),
+            "seed {seed}"
+        );
         assert_eq!(linked(&memory).await, Some(self::digest("well")));
     }
 }
@@ -546,7 +569,7 @@ async fn one_writer_needs_no_conditions() {
     });
     let mut versions = BTreeSet::new();
     for put in futures_util::future::join_all(puts).await {
-        versions.insert(put.unwrap().unwrap());
+        versions.insert(made(put.unwrap().unwrap()));
         assert!(reader.resolve(&repository, &tag).await.unwrap().is_some());
     }
     assert_eq!(versions.len(), WRITES, "none is lost");
@@ -564,7 +587,7 @@ async fn who_may_not_write_leaves_what_it_finds() {
     for backend in backends {
         let (tags, reader) = (tags_over(&backend, 1), reader_over(&backend));
         let put = tags.put(&repository, &tag, &digest("ours"), None).await;
-        assert_eq!(put.unwrap(), 1);
+        assert_eq!(put.unwrap(), Change::Made(1));
         link_outside(&backend, &digest("theirs")).await;
         let found = reader.resolve(&repository, &tag).await.unwrap();
         assert_eq!(found, Some(digest("theirs")));
@@ -607,10 +630,10 @@ async fn a_change_is_made_once() {
                     .unwrap()
             }
         };
-        assert_eq!(put(&tags, "a", Some(ids[0])).await, 1);
-        assert_eq!(put(&others, "a", Some(ids[0])).await, 1);
-        assert_eq!(put(&tags, "b", None).await, 2);
-        assert_eq!(put(&others, "a", Some(ids[0])).await, 2);
+        assert_eq!(put(&tags, "a", Some(ids[0])).await, Change::Made(1));
+        assert_eq!(put(&others, "a", Some(ids[0])).await, Change::Made(1));
+        assert_eq!(put(&tags, "b", None).await, Change::Made(2));
+        assert_eq!(put(&others, "a", Some(ids[0])).await, Change::Overtaken);
         let found = tags.resolve(&repository, &tag).await.unwrap();
         assert_eq!(found, Some(digest("b")), "it is not written again");
 
