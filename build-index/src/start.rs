@@ -83,7 +83,7 @@ pub async fn start(
         source,
     })?;
     let tls = Tls::open(&config.tls, Role::BuildIndex, &shutdown).await?;
-    let backend = config.backend.open().await?;
+    let backend = storage_of(&config).open().await?;
     let writer = Writer::new(&config, &tls)?;
     match &config.tag_writer {
         Some(name) if *name == config.name => {
@@ -129,6 +129,15 @@ pub async fn start(
     }))
 }
 
+/// Returns the storage, set up for a process that writes alone where one does.
+fn storage_of(config: &Config) -> backend::Config {
+    let mut storage = config.backend.clone();
+    if let backend::Config::S3(s3) = &mut storage {
+        s3.send_once = config.tag_writer.is_some();
+    }
+    storage
+}
+
 /// Refuses a store on which tags could go wrong.
 async fn check_conditions(backend: &Arc<dyn Backend>) -> Result<(), StartError> {
     match probe::conditions(backend).await? {
@@ -148,7 +157,10 @@ pub(crate) fn doors(
     process: u128,
     writer: Writer,
 ) -> Doors {
-    let storage = Storage::new(backend);
+    let storage = match &config.tag_writer {
+        Some(_) => Storage::of_only_writer(backend),
+        None => Storage::new(backend),
+    };
     let (read_wait, write_wait) = (config.read_wait, config.write_wait);
     let repositories = Repositories::new(storage.clone());
     let referrers = Referrers::new(storage.clone(), repositories.clone());

@@ -374,8 +374,7 @@ impl Inner {
         let index = layout::tag_index_link(place.repository, place.tag, &digest);
         self.storage.put(&index, layout::link_to(&digest)).await?;
         let bytes = layout::link_to(&digest);
-        let backend = self.storage.backend();
-        backend.put(&place.link, bytes, condition).await?;
+        self.storage.put_if(&place.link, bytes, condition).await?;
         Ok(())
     }
 
@@ -551,11 +550,8 @@ impl Inner {
         record: &Record,
         condition: Condition,
     ) -> Result<Written, Error> {
-        let backend = self.storage.backend();
-        match backend
-            .put(&place.record, record.to_bytes(), condition)
-            .await
-        {
+        let bytes = record.to_bytes();
+        match self.storage.put_if(&place.record, bytes, condition).await {
             Ok(etag) => Ok(Written::Yes(etag)),
             Err(error) if error.is_precondition() => Ok(Written::Perhaps),
             Err(error) => Err(error),

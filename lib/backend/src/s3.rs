@@ -20,6 +20,7 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use aws_sdk_s3::Client;
+use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::primitives::{ByteStream as SdkStream, DateTime};
@@ -54,6 +55,7 @@ pub struct S3Backend {
     place: Arc<str>,
     limits: Limits,
     read_timeout: Duration,
+    send_once: bool,
 }
 
 impl std::fmt::Debug for S3Backend {
@@ -86,6 +88,7 @@ impl S3Backend {
                 config.read_bytes_per_s.map(std::num::NonZeroU64::get),
             ),
             read_timeout: config.read_timeout,
+            send_once: config.send_once,
         };
         backend.look_for_bucket(config).await?;
         Ok(backend)
@@ -129,6 +132,15 @@ impl S3Backend {
         }
     }
 
+    /// Returns what a request is made with that must not be repeated where that does harm.
+    fn once(&self, config: aws_sdk_s3::config::Builder) -> aws_sdk_s3::config::Builder {
+        if self.send_once {
+            config.retry_config(RetryConfig::disabled())
+        } else {
+            config
+        }
+    }
+
     async fn put_once(
         &self,
         key: &Key,
@@ -150,7 +162,10 @@ impl S3Backend {
                 Condition::IfAbsent => request.if_none_match("*"),
                 Condition::IfMatch(etag) => request.if_match(etag.as_str()),
             };
-            let sending = self.sending(bytes.len() as u64);
+            let mut sending = self.sending(bytes.len() as u64);
+            if *condition != Condition::Any {
+                sending = self.once(sending);
+            }
             let request = request.customize().config_override(sending);
             let failure = match request.send().await {
                 Ok(put) => return etag_of(put.e_tag, key),
@@ -308,6 +323,8 @@ impl Backend for S3Backend {
             .delete_object()
             .bucket(&*self.bucket)
             .key(self.path(key.as_str()))
+            .customize()
+            .config_override(self.once(aws_sdk_s3::config::Builder::new()))
             .send()
             .await;
         match deleted.map_err(|error| Failure::of(&error)) {

@@ -55,6 +55,11 @@ pub struct S3Config {
     pub read_timeout: Duration,
     /// Times that a request is tried; failures that will not mend themselves are tried once.
     pub attempts: NonZeroU32,
+    /// Whether writes with a condition, and removals, are sent once whatever becomes of them. For who
+    /// writes alone over a store that does not look at conditions: there a write which was given up
+    /// could be made after its repetition. Not for users to set.
+    #[serde(skip)]
+    pub send_once: bool,
 }
 
 impl Default for S3Config {
@@ -74,6 +79,7 @@ impl Default for S3Config {
             connect_timeout: Duration::from_secs(3),
             read_timeout: Duration::from_secs(30),
             attempts: NonZeroU32::new(4).expect("not zero"),
+            send_once: false,
         }
     }
 }

@@ -167,6 +167,33 @@ async fn a_store_that_reads_slowly_has_time_for_a_long_body() {
     assert!(matches!(error, Error::Unavailable(_)), "{error}");
 }
 
+/// Nothing is under way of it any more when the caller hears of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_that_must_be_sent_once_is() {
+    let server = Server::start(Kept::Ignored).await;
+    let mut config = server.config();
+    config.send_once = true;
+    let backend = S3Backend::open(&config).await.unwrap();
+    let at = key("a/b");
+    let etag = backend.put(&at, "x".into(), Condition::Any).await.unwrap();
+    for (condition, sent) in [
+        (Condition::IfAbsent, 1),
+        (Condition::IfMatch(etag), 1),
+        // What everybody would write may be written twice.
+        (Condition::Any, 2),
+    ] {
+        let before = server.counts().of(Operation::Put);
+        server.faults([Fault::LateReset.on(Operation::Put).times(1)]);
+        let put = backend.put(&at, "x".into(), condition).await;
+        assert_eq!(put.is_ok(), sent == 2, "{put:?}");
+        assert_eq!(server.counts().of(Operation::Put) - before, sent);
+    }
+    server.faults([Fault::LateReset.on(Operation::Delete).times(1)]);
+    let error = backend.delete(&at).await.unwrap_err();
+    assert!(matches!(error, Error::Unavailable(_)), "{error}");
+    assert_eq!(server.counts().of(Operation::Delete), 1);
+}
+
 async fn until(holds: impl Fn() -> bool) {
     let waiting = async {
         while !holds() {
