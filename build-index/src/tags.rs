@@ -11,12 +11,15 @@
 
 mod record;
 
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use api::build_index::WriteId;
 use backend::{Condition, ETag, Entry, Error, Key, List, layout};
+use lru::LruCache;
 use oci::{Digest, RepositoryName, Tag};
+use parking_lot::Mutex;
 use tokio::sync::OwnedMutexGuard;
 
 use crate::error::Failure;
@@ -34,6 +37,8 @@ const FAILURES: u32 = 4;
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 /// How long a link must be gone to be taken for removed by docker-registry.
 const GONE_FOR: Duration = Duration::from_millis(500);
+/// Tags removed by docker-registry for which that is remembered.
+const REMEMBERED_GONE: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 /// Longest content of a link in bytes: a sha512 digest and a line end.
 const MAX_LINK_BYTES: u64 = 137;
 /// Links of one tag that are listed at a time when it is removed.
@@ -51,6 +56,9 @@ struct Inner {
     read_wait: Duration,
     flights: Flights<(RepositoryName, Tag), Result<Option<Digest>, Failure>>,
     turns: Locks,
+    /// Tags whose link was gone long enough, each with the record that it was gone under. Who may not
+    /// write cannot note that in the record.
+    gone: Mutex<LruCache<(RepositoryName, Tag), ETag>>,
     /// Whether this process may write; where not, reads leave what they find as it is.
     writes: bool,
     /// Names this process among all that ever wrote.
@@ -113,6 +121,7 @@ impl Tags {
             read_wait,
             flights: Flights::default(),
             turns: Locks::default(),
+            gone: Mutex::new(LruCache::new(REMEMBERED_GONE)),
             writes,
             process,
             numbers: AtomicU64::new(0),
@@ -425,16 +434,22 @@ impl Inner {
     /// Looks again, in the order that tells: while the record stayed the same, a link was there
     /// that it does not explain. A writer here writes its record before its link.
     ///
-    /// A link that is gone is given some time: a writer that removed the tag before it was written
-    /// again may have come late, and puts it back.
+    /// A link that is gone is given some time, once: a writer that removed the tag before it was
+    /// written again may have come late, and puts it back.
     async fn is_settled_outside(&self, place: &Place<'_>, seen: &Seen) -> Result<bool, Failure> {
-        if seen.link == Link::Absent {
+        let key = || (place.repository.clone(), place.tag.clone());
+        let is_gone = seen.link == Link::Absent;
+        if is_gone && self.gone.lock().get(&key()) != seen.etag.as_ref() {
             tokio::time::sleep(GONE_FOR).await;
         }
         let link = self.link(place).await?;
         let record = self.record(place).await?;
         let same_record = record.map(|(_, etag)| etag) == seen.etag;
-        Ok(same_record && link.digest() == seen.link.digest())
+        let is_settled = same_record && link.digest() == seen.link.digest();
+        if let Some(etag) = seen.etag.clone().filter(|_| is_settled && is_gone) {
+            self.gone.lock().put(key(), etag);
+        }
+        Ok(is_settled)
     }
 
     /// Records what was changed outside. Where somebody else writes meanwhile, that is the record.

@@ -614,6 +614,32 @@ async fn who_may_not_write_leaves_what_it_finds() {
     }
 }
 
+/// Whoever may not write cannot note what it waited for, and does not wait for it again.
+#[tokio::test(start_paused = true)]
+async fn a_link_that_is_gone_is_waited_for_once() {
+    let backend: Arc<dyn Backend> = Arc::new(MemoryBackend::new());
+    let (repository, tag) = names();
+    let (tags, reader) = (tags_over(&backend, 1), reader_over(&backend));
+    let resolve = async || {
+        let start = tokio::time::Instant::now();
+        let found = reader.resolve(&repository, &tag).await.unwrap();
+        (found, start.elapsed() >= GONE_FOR)
+    };
+    for text in ["a", "b"] {
+        let put = tags.put(&repository, &tag, &digest(text), None).await;
+        put.unwrap();
+        assert_eq!(resolve().await, (Some(digest(text)), false));
+        unlink_outside(&backend).await;
+        assert_eq!(resolve().await, (None, true));
+        assert_eq!(resolve().await, (None, false));
+        // A link that is there again counts.
+        link_outside(&backend, &digest("theirs")).await;
+        assert_eq!(resolve().await, (Some(digest("theirs")), false));
+        unlink_outside(&backend).await;
+        assert_eq!(resolve().await, (None, false));
+    }
+}
+
 /// The answer was lost, and it is asked for again after others have written.
 #[tokio::test]
 async fn a_change_is_made_once() {
