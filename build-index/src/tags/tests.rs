@@ -1,10 +1,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use backend::Backend;
 use backend::flaky::{Faults, FlakyBackend};
 use backend::fs::FsBackend;
 use backend::memory::MemoryBackend;
+use backend::{Backend, Entry, List};
 use tempfile::TempDir;
 
 use super::*;
