@@ -53,7 +53,9 @@ impl Config {
                 return Err(StartError::NoWait(name));
             }
         }
+        // Names of members are resolved at the start, which checks again.
         if let Some(writer) = &self.tag_writer
+            && self.cluster.build_indexes.are_known()
             && self.cluster.build_indexes.get(writer.as_str()).is_none()
         {
             return Err(StartError::NoSuchWriter(writer.clone()));
@@ -87,6 +89,18 @@ impl Default for Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_writer_is_a_member_as_soon_as_members_are_known() {
+        let parse = |build_indexes: &str| -> Config {
+            let cluster = format!(r#"{{"build_indexes": {build_indexes}}}"#);
+            let text = format!(r#"{{"tag_writer": "10.0.0.1", "cluster": {cluster}}}"#);
+            serde_json::from_str(&text).unwrap()
+        };
+        parse(r#"{"dns": "b:5004"}"#).validate().unwrap();
+        let refused = parse(r#"[{"name": "b1", "http": "b:5004"}]"#).validate();
+        assert!(matches!(refused, Err(StartError::NoSuchWriter(_))));
+    }
 
     #[test]
     fn what_is_written_is_read_again() {

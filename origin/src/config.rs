@@ -1,7 +1,7 @@
 //! Configuration of an origin.
 
-use std::num::NonZeroUsize;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -97,7 +97,10 @@ impl Config {
     /// # Errors
     /// What a start would refuse.
     pub fn validate(&self) -> Result<(), StartError> {
-        self.member()?;
+        // Names of members are resolved at the start, which checks again.
+        if self.cluster.origins.are_known() {
+            self.member()?;
+        }
         if self.cluster.trackers.is_empty() {
             return Err(StartError::NoTrackers);
         }
@@ -209,6 +212,22 @@ impl From<Hashing> for fetch::Limits {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn it_is_a_member_as_soon_as_members_are_known() {
+        let parse = |origins: &str| -> Config {
+            let cluster = format!(r#"{{"origins": {origins}, "trackers": {{"dns": "t:5003"}}}}"#);
+            serde_json::from_str(&format!(r#"{{"cluster": {cluster}}}"#)).unwrap()
+        };
+        let named = parse(r#"{"dns": "o:5002", "peer_port": 5012}"#);
+        named.validate().unwrap();
+        let listed = parse(r#"[{"name": "origin-2", "http": "o:5002", "peer": "o:5012"}]"#);
+        let refused = listed.validate().unwrap_err();
+        assert!(
+            matches!(refused, StartError::NotAMember { .. }),
+            "{refused}"
+        );
+    }
 
     #[test]
     fn what_is_written_is_read_again() {

@@ -92,6 +92,56 @@ fn every_address_of_a_name_is_asked() {
     }
 }
 
+/// Origins and trackers are members of rings that names stand for, and find themselves there.
+#[test]
+fn members_find_themselves_behind_a_name() {
+    tests::netns::require_root("a mount namespace");
+    let cluster = Cluster::new(Size {
+        agents: 0,
+        ..Size::default()
+    });
+    let names = ["tracker-1", "origin-1", "build-index-1", "proxy-1"];
+    let (tracker, origin) = (cluster.part("tracker-1").peer, cluster.part("origin-1"));
+    let trackers = json!({"dns": format!("members.test:{}", tracker.port())});
+    let origins = json!({
+        "dns": format!("members.test:{}", origin.http.port()),
+        "peer_port": origin.peer.port(),
+    });
+    let hosts = origin.folder.join("hosts");
+    let lines = "127.0.0.1 localhost\n127.0.0.1 members.test\n";
+    std::fs::write(&hosts, lines).expect("the folder is ours");
+    let mut processes = Vec::new();
+    for name in names {
+        cluster.configure(name, |config| {
+            if matches!(name, "tracker-1" | "origin-1") {
+                config["name"] = "127.0.0.1".into();
+            }
+            for (ring, members) in [("origins", &origins), ("trackers", &trackers)] {
+                if config["cluster"].get(ring).is_some() {
+                    config["cluster"][ring] = members.clone();
+                }
+            }
+        });
+        let part = cluster.part(name);
+        let config = part.config();
+        let config = config.to_str().expect("a plain name");
+        run(&mut shoal::command(&["check-config", part.role(), config]));
+        let command = with_hosts(&shoal::command(&[part.role(), "--config", config]), &hosts);
+        let log = part.folder.with_extension("log");
+        let mut process = Process::start(name, &command, &log);
+        let admin = part.admin;
+        process.until("answers", |_| {
+            let ready = std::net::TcpStream::connect(admin).is_ok();
+            (ready && get(&format!("http://{admin}/readyz")).status == 200).then_some(())
+        });
+        processes.push(process);
+    }
+    let _ = push::image(&cluster.proxy(), "team/app", "v1", &[b"layer".to_vec()]);
+    let status = get(&format!("http://{}/status", origin.admin)).json();
+    let ring = &status["cluster_names"]["origins"];
+    assert_eq!(ring["in_use"], json!(["127.0.0.1"]), "{status}");
+}
+
 /// A name that nobody knows is told after a bounded time.
 #[test]
 fn a_name_without_addresses_is_told() {
