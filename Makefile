@@ -12,18 +12,21 @@ IMAGE ?= shoal:local
 IMAGE_FLAGS ?=
 
 # What the end-to-end tests drive, by Debian package.
-TEST_PACKAGES := busybox-static containerd curl docker-compose docker-registry docker.io \
+TEST_PACKAGES := busybox-static cmake containerd curl docker-compose docker.io docker-registry \
   iproute2 iptables openssl podman skopeo
+# Where nydusd is, which no package has: it is built once, and the tests look for it here too.
+NYDUS_ROOT ?= $(HOME)/.cache/shoal/nydus-2.2.0
+export NYDUS_ROOT
 # What compiling needs.
 BUILD_PACKAGES := gcc libc6-dev
 
 # The tests make network namespaces and run their own dockerd, as root. Who is not root builds as
 # before, and only what was built is run by sudo.
-as_root = $(if $(filter-out 0,$(shell id -u)),$(CARGO) build -p shoal --locked && \
+as_root = $(if $(filter-out 0,$(shell id -u)),$(CARGO) build --workspace --bins --tests --locked && \
   CARGO_TARGET_$(shell rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')_RUNNER="sudo -E")
 
 .DEFAULT_GOAL := help
-.PHONY: help up build image test check e2e sim fmt bench tools test-tools
+.PHONY: help up build image test check e2e sim fmt bench tools test-tools nydus
 
 help: ## Show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -42,7 +45,7 @@ build: tools ## Build the binary: bin/shoal
 image: ## Build the container image, IMAGE=shoal:local; IMAGE_FLAGS go to docker build
 	docker build -t $(IMAGE) $(IMAGE_FLAGS) .
 
-test: tools test-tools ## Run every test, the end-to-end ones against real clients too
+test: tools test-tools nydus ## Run every test, the end-to-end ones against real clients too
 	$(as_root) $(CARGO) test --workspace --locked
 
 check: tools ## Formatting, lints and documentation, as the CI asks for them
@@ -50,8 +53,8 @@ check: tools ## Formatting, lints and documentation, as the CI asks for them
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --locked
 
-e2e: tools test-tools ## Run the end-to-end tests only; T=name picks some
-	$(as_root) $(CARGO) test -p tests --test e2e --locked -- $(T)
+e2e: tools test-tools nydus ## Run the end-to-end tests only; T=name picks some
+	$(as_root) $(CARGO) test --workspace --test e2e --locked -- $(T)
 
 sim: tools ## Run all scenarios of the simulator; SEED=n changes their randomness
 	$(CARGO) run --release --locked -p shoal -- sim run --seed $(SEED)
@@ -98,3 +101,15 @@ test-tools:
 	$$sudo env DEBIAN_FRONTEND=noninteractive $$install; code=$$?; \
 	[ -z "$$made" ] || $$sudo rm -f $$policy; \
 	[ $$code = 0 ] || { echo "installing failed; run as root: apt-get update && $$install" >&2; exit 1; }
+
+# Builds nydusd and nydus-image elsewhere than in this workspace, whose configuration is not theirs,
+# and with the compiler that this workspace has.
+nydus: tools test-tools
+	@[ -x $(NYDUS_ROOT)/bin/nydusd ] && exit 0; \
+	echo "building nydusd for the tests, once; this takes some minutes"; \
+	toolchain=$$(rustup show active-toolchain 2>/dev/null | cut -d' ' -f1); \
+	target=$$(mktemp -d) || exit 1; \
+	trap 'rm -rf "$$target"' EXIT; \
+	cd / && env -u RUSTFLAGS -u CARGO_ENCODED_RUSTFLAGS -u CARGO_BUILD_TARGET -u CARGO_BUILD_RUSTFLAGS \
+	  CARGO_TARGET_DIR="$$target" $${toolchain:+RUSTUP_TOOLCHAIN="$$toolchain"} \
+	  $(CARGO) install nydus-rs --version 2.2.0 --locked --root $(NYDUS_ROOT)

@@ -1,16 +1,18 @@
 //! End-to-end tests: the built binary against real clients. One binary, so that it is linked once.
 
 mod answers;
+mod cold;
 mod command_line;
 mod compose;
 mod containerd;
 mod distribution;
 mod dns;
 mod docker;
-mod faults;
 mod durability;
+mod faults;
 mod integrity;
 mod linearizable;
+mod nydus;
 mod pull;
 mod runtimes;
 mod skopeo;

@@ -15,6 +15,7 @@ pub mod image;
 pub mod linearizable;
 pub mod names;
 pub mod netns;
+pub mod nydus;
 pub mod podman;
 pub mod process;
 pub mod push;

@@ -22,23 +22,24 @@ pub fn binary() -> &'static Path {
         let mut command = Command::new(cargo);
         command
             .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-            .args([
-                "build",
-                "-p",
-                "shoal",
-                "--locked",
-                "--message-format=json-render-diagnostics",
-            ]);
+            // What `cargo test --workspace` has built: with other packages, or without the tests,
+            // features of libraries differ, and all of them would be built once more.
+            .args(["build", "--workspace", "--bins", "--tests", "--locked"])
+            .arg("--message-format=json-render-diagnostics");
         if !cfg!(debug_assertions) {
             command.arg("--release");
         }
         let built = run(&mut command);
         let messages = cargo_metadata::Message::parse_stream(built.as_bytes());
-        let executables = messages.filter_map(|message| match message {
-            Ok(cargo_metadata::Message::CompilerArtifact(artifact)) => artifact.executable,
+        let mut executables = messages.filter_map(|message| match message {
+            Ok(cargo_metadata::Message::CompilerArtifact(artifact))
+                if artifact.target.name == "shoal" && !artifact.profile.test =>
+            {
+                artifact.executable
+            }
             _ => None,
         });
-        let path = executables.last().expect("shoal is a binary");
+        let path = executables.next().expect("shoal is a binary");
         path.into()
     })
 }
