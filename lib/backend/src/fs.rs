@@ -63,12 +63,6 @@ impl FsBackend {
         })
     }
 
-    /// Returns the file that an object is, or would be.
-    #[must_use]
-    pub fn path(&self, key: &Key) -> PathBuf {
-        self.volume.path(key)
-    }
-
     /// Runs blocking file work off the async threads.
     async fn blocking<T, F>(&self, work: F) -> Result<T, Error>
     where

@@ -338,6 +338,10 @@ mod tests {
             assert_eq!(content_of(&other), None);
         }
         assert_eq!(alias_of(&metainfo(&long)), None);
+        for digest in [&short, &long] {
+            assert_eq!(metainfo_of(&metainfo(digest)), Some(*digest));
+            assert_eq!(metainfo_of(&blocks(digest)), None);
+        }
         let hex = short.hex();
         let misplaced = blobs().key(&format!("00/{hex}/data")).unwrap();
         assert_eq!(content_of(&misplaced), None);

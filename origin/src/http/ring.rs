@@ -145,10 +145,10 @@ fn absent(key: &Key) -> Failure {
 }
 
 fn failed(error: Error) -> Failure {
-    match error {
-        Error::NotFound { key } => Failure::ObjectUnknown(key),
-        error => Failure::Blob(error.into()),
+    if let Error::NotFound { key } = error {
+        return Failure::ObjectUnknown(key);
     }
+    Failure::Blob(error.into())
 }
 
 fn body(object: Object) -> Body {

@@ -24,6 +24,7 @@ use crate::ingest::Ingest;
 use crate::metrics::{Operation, Outcome, Request, RingRead, Way};
 use crate::pieces::Pieces;
 use crate::recent::Recent;
+use crate::serve;
 use crate::tier::Tier;
 
 const MIB: u64 = 1 << 20;
@@ -209,6 +210,22 @@ impl Bench {
             .await
             .unwrap();
         length
+    }
+
+    /// Fills the first origin's cache with a blob of which a bit in each run is wrong.
+    async fn spoil_runs(&self, digest: &Digest) {
+        let wrong_bytes = 1.0;
+        self.store.set(Faults {
+            wrong_bytes,
+            ..Faults::default()
+        });
+        let key = layout::blob(digest);
+        let stat = self.memory.stat(&key).await.unwrap();
+        let runs = self.origins[0].tier.reads().runs();
+        let spoiled = runs.get(&key, &stat, None, Asker::Here).unwrap();
+        let spoiled = spoiled.into_bytes(&key).await.unwrap();
+        assert!(Digest::sha256(&spoiled) != *digest);
+        self.store.set(Faults::default());
     }
 
     fn requests(&self, operation: Operation) -> u64 {
@@ -407,20 +424,22 @@ async fn a_damaged_run_is_mended_once() {
     let digest = bench.put(&content).await;
     bench.put_metainfo(&digest, &content).await;
     let origin = &bench.origins[0];
-    bench.store.set(Faults {
-        wrong_bytes: 1.0,
-        ..Faults::default()
-    });
-    let key = layout::blob(&digest);
-    let stat = bench.memory.stat(&key).await.unwrap();
-    let runs = origin.tier.reads().runs();
-    let spoiled = runs.get(&key, &stat, None, Asker::Here).unwrap();
-    let spoiled = spoiled.into_bytes(&key).await.unwrap();
-    assert!(spoiled != content);
-    bench.store.set(Faults::default());
+    bench.spoil_runs(&digest).await;
     origin.pull(&digest, &content).await;
 
+    // The same of another blob, over HTTP.
+    let other = bytes(9 * MIB, 7);
+    let named = bench.put(&other).await;
+    bench.put_metainfo(&named, &other).await;
+    bench.spoil_runs(&named).await;
+    let metainfo = origin.blobs.metainfo(&named).await.unwrap().unwrap();
+    let found = origin.blobs.find(&named).await.unwrap().unwrap();
+    let body = serve::hashed(Arc::clone(&origin.blobs), found, metainfo, 0..9 * MIB);
+    let parts: Vec<_> = body.map(Result::unwrap).collect().await;
+    assert!(parts.concat() == other);
+
     // Now for good.
+    let key = layout::blob(&digest);
     let mut damaged = content.to_vec();
     damaged[100] ^= 1;
     bench
@@ -438,6 +457,23 @@ async fn a_damaged_run_is_mended_once() {
     }
     let requests = bench.requests(Operation::Get) - requests;
     assert!(requests <= 2, "it was read {requests} times");
+}
+
+/// Who is not the first owner sends nobody on, whoever believes that it is.
+#[tokio::test]
+async fn what_another_origin_owns_is_not_asked_on() {
+    let bench = bench(3).await;
+    let content = bytes(MIB, 8);
+    let digest = bench.put(&content).await;
+    let order = bench.order(&digest);
+    let http = Http::new(Ring::limits());
+    let me = format!("o{}", order[2]);
+    let client = RingClient::new(http, Arc::clone(&bench.cluster), &me).unwrap();
+    let second = client.described(order[1], &digest).await.unwrap_err();
+    assert_eq!(second.code(), Some(api::ErrorCode::Unavailable));
+    let requests = bench.requests(Operation::Get) + bench.requests(Operation::Stat);
+    assert_eq!(requests, 0);
+    assert!(client.described(order[0], &digest).await.unwrap().is_some());
 }
 
 #[tokio::test]

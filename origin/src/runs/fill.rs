@@ -76,7 +76,7 @@ enum Broken {
 impl Filling {
     async fn whole(&mut self, from: Option<usize>) -> Result<(), Failure> {
         if let Some(origin) = from {
-            match self.from_origin(origin).await {
+            match self.read_origin(origin).await {
                 Ok(()) => return Ok(()),
                 Err(Broken::Run(failure)) => return Err(failure),
                 Err(Broken::Source(error)) => {
@@ -87,10 +87,10 @@ impl Filling {
             self.progress
                 .send_modify(|progress| progress.waits_for_origin = false);
         }
-        self.from_store().await
+        self.read_store().await
     }
 
-    async fn from_origin(&mut self, origin: usize) -> Result<(), Broken> {
+    async fn read_origin(&mut self, origin: usize) -> Result<(), Broken> {
         let runs = Arc::clone(&self.runs);
         let _turn = runs.from_origins.acquire().await;
         let rest = self.start..self.run.range.end;
@@ -101,19 +101,19 @@ impl Filling {
         self.take(asked.map_err(Broken::Source)?).await
     }
 
-    async fn from_store(&mut self) -> Result<(), Failure> {
+    async fn read_store(&mut self) -> Result<(), Failure> {
         let runs = Arc::clone(&self.runs);
         let _turn = runs.from_store.acquire().await;
         let mut attempts = 0;
         loop {
             let before = self.start;
-            let error = match self.from_store_once().await {
+            let error = match self.read_store_once().await {
                 Ok(()) => return Ok(()),
                 Err(Broken::Run(failure)) => return Err(failure),
                 Err(Broken::Source(error)) => error,
             };
             if error.is_not_found() {
-                return self.from_holder(error).await;
+                return self.read_holder(error).await;
             }
             attempts = if self.start > before { 1 } else { attempts + 1 };
             if error.is_permanent() || attempts == MAX_ATTEMPTS {
@@ -124,14 +124,14 @@ impl Filling {
         }
     }
 
-    async fn from_store_once(&mut self) -> Result<(), Broken> {
+    async fn read_store_once(&mut self) -> Result<(), Broken> {
         let rest = self.start..self.run.range.end;
         let got = self.runs.store.get(&self.id.key, Some(rest)).await;
         self.take(got.map_err(Broken::Source)?).await
     }
 
     /// Takes what is not in the store yet from an origin that holds it.
-    async fn from_holder(&mut self, absent: Error) -> Result<(), Failure> {
+    async fn read_holder(&mut self, absent: Error) -> Result<(), Failure> {
         let rest = self.start..self.run.range.end;
         let Ok(object) = self.runs.others.held(&self.id.key, rest).await else {
             return Err(Failure::Store(Arc::new(absent)));
