@@ -28,7 +28,7 @@ const ARROWS: &str = "
     tracker: swarm api service
     build-index: backend api service
     proxy: registry api service
-    shoal: agent origin tracker build-index proxy sim store api service bench
+    shoal: agent origin tracker build-index proxy sim api store service bench
 ";
 
 /// Values that everybody above them may use.
