@@ -81,11 +81,10 @@ pub fn send_bytes(
     curl::send(url, &args)
 }
 
-/// Pushes a blob.
+/// Pushes a blob; returns its digest.
 ///
 /// # Panics
 /// Where the registry does not take it.
-#[must_use]
 pub fn blob(registry: &str, repository: &str, bytes: &[u8]) -> Digest {
     let digest = Digest::sha256(bytes);
     let answer = finish(&start(registry, repository), &digest.to_string(), bytes);
