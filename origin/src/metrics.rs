@@ -83,6 +83,10 @@ pub enum Outcome {
     Failed,
 }
 
+impl Operation {
+    const ALL: [Self; 5] = [Self::Stat, Self::Get, Self::Put, Self::Delete, Self::List];
+}
+
 impl EncodeLabelValue for Operation {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
         encoder.write_str(match self {
@@ -130,7 +134,21 @@ impl Metrics {
         registry.register("backend_requests", "Requests to storage", requests);
         let reads = metrics.ring_reads.clone();
         registry.register("ring_reads", "Reads between origins", reads);
+        metrics.begin_at_zero();
         metrics
+    }
+
+    /// Makes every series there is: one that is missing until something happens has no rate.
+    fn begin_at_zero(&self) {
+        for outcome in [Outcome::Done, Outcome::Absent, Outcome::Failed] {
+            for operation in Operation::ALL {
+                let request = Request { operation, outcome };
+                let _ = self.backend_requests.get_or_create(&request);
+            }
+            for way in [Way::Asked, Way::Served] {
+                let _ = self.ring_reads.get_or_create(&RingRead { way, outcome });
+            }
+        }
     }
 
     fn counts(&self) -> [(&'static str, &'static str, Counter); 5] {
@@ -205,8 +223,18 @@ impl Collector for Unwritten {
         let oldest = self.0.pending().oldest.unwrap_or_default();
         let (blobs, bytes) = (total.blobs as u64, total.bytes);
         for (name, help, unit, value) in [
-            ("write_back_pending", "Blobs that storage lacks yet", None, blobs),
-            ("write_back_pending", "Bytes of them", Some(&Unit::Bytes), bytes),
+            (
+                "write_back_pending",
+                "Blobs that storage lacks yet",
+                None,
+                blobs,
+            ),
+            (
+                "write_back_pending",
+                "Bytes of them",
+                Some(&Unit::Bytes),
+                bytes,
+            ),
             (
                 "write_back_oldest_age",
                 "How long the oldest of them has waited",

@@ -165,6 +165,9 @@ fn a_bucket_that_is_gone_for_a_while_is_waited_for() {
         answer.body
     };
     assert!(get(1, &warm.0) == warm.1);
+    // It knows that the repository has the blob, and has none of its bytes.
+    let known = curl::head(&format!("{}{}", agent(3).url(), path_of(&warm.0)));
+    assert_eq!(known.status, 200, "{}", known.head);
     let bytes = random::bytes(4, 64 * MIB);
     let digest = put_blob(&cluster, &bytes);
     put_metainfo(&cluster, &bytes);
