@@ -15,18 +15,17 @@ use crate::node::TrackerStatus;
 pub(crate) struct Sessions {
     cluster: Arc<dyn Cluster>,
     list: Vec<Session>,
-    /// Slots of an origin that no tracker has.
-    spare: u16,
-    /// Tracker that gets the next slot.
-    next: usize,
+    /// Slots of an origin at each tracker. They do not go from one tracker to another: each blob has
+    /// one tracker, and slots that came to one without blobs would never come back.
+    share: u16,
 }
 
 #[derive(Debug)]
 struct Session {
     addr: Arc<str>,
     queue: Option<(mpsc::Sender<Message>, CancellationToken)>,
-    /// Slots that this tracker has and did not grant yet.
-    credits: u16,
+    /// Slots that this tracker granted and that did not come back yet.
+    granted: u16,
     /// Whether it was tried at least once.
     tried: bool,
 }
@@ -37,14 +36,13 @@ impl Sessions {
         let list = trackers.map(|addr| Session {
             addr,
             queue: None,
-            credits: 0,
+            granted: 0,
             tried: false,
         });
         Self {
             list: list.collect(),
             cluster,
-            spare: 0,
-            next: 0,
+            share: 0,
         }
     }
 
@@ -86,26 +84,27 @@ impl Sessions {
         })
     }
 
+    /// Notes that a tracker is there; returns how many slots of an origin it gets.
     pub(crate) fn up(
         &mut self,
         tracker: usize,
         queue: mpsc::Sender<Message>,
         cut: CancellationToken,
-    ) {
+    ) -> u16 {
         if let Some(session) = self.list.get_mut(tracker) {
             session.queue = Some((queue, cut));
             session.tried = true;
+            session.granted = 0;
         }
+        self.share
     }
 
-    /// Notes that a tracker is not there; its slots are free for others.
+    /// Notes that a tracker is not there, and with it what it granted.
     pub(crate) fn down(&mut self, tracker: usize) {
         if let Some(session) = self.list.get_mut(tracker) {
             session.queue = None;
             session.tried = true;
-            self.spare = self
-                .spare
-                .saturating_add(std::mem::take(&mut session.credits));
+            session.granted = 0;
         }
     }
 
@@ -122,32 +121,36 @@ impl Sessions {
     /// Notes that a tracker granted a slot.
     pub(crate) fn granted(&mut self, tracker: usize) {
         if let Some(session) = self.list.get_mut(tracker) {
-            session.credits = session.credits.saturating_sub(1);
+            session.granted = session.granted.saturating_add(1);
         }
     }
 
-    /// Gives slots to the trackers in turn; returns how many each gets.
+    /// Takes slots: the first ones are the share of every tracker, later ones were granted and come
+    /// back to whom the most are missing. Returns how many each tracker gets. Those that a tracker
+    /// granted which is not there any more come back to nobody.
     pub(crate) fn give(&mut self, count: u16) -> Vec<(usize, u16)> {
-        self.spare = self.spare.saturating_add(count);
-        let up: Vec<usize> = (0..self.list.len())
-            .filter(|tracker| self.list[*tracker].queue.is_some())
-            .collect();
-        if up.is_empty() || self.spare == 0 {
-            return Vec::new();
+        let is_first = self.share == 0;
+        if is_first {
+            self.share = count;
         }
-        let mut given = vec![0_u16; up.len()];
-        for _ in 0..std::mem::take(&mut self.spare) {
-            let turn = self.next % up.len();
-            self.next = turn + 1;
-            given[turn] += 1;
+        let mut given = vec![0_u16; self.list.len()];
+        for (tracker, session) in self.list.iter().enumerate() {
+            if is_first && session.queue.is_some() {
+                given[tracker] = count;
+            }
         }
-        let given = up.into_iter().zip(given);
-        let given: Vec<_> = given.filter(|(_, slots)| *slots > 0).collect();
-        for (tracker, slots) in &given {
-            let credits = &mut self.list[*tracker].credits;
-            *credits = credits.saturating_add(*slots);
+        for _ in 0..if is_first { 0 } else { count } {
+            let sessions = self.list.iter_mut().enumerate();
+            let lacking = sessions.filter(|(_, session)| session.granted > 0);
+            let Some((tracker, session)) = lacking.max_by_key(|(_, session)| session.granted)
+            else {
+                break;
+            };
+            session.granted -= 1;
+            given[tracker] += 1;
         }
-        given
+        let given = given.into_iter().enumerate();
+        given.filter(|(_, slots)| *slots > 0).collect()
     }
 }
 
@@ -194,18 +197,28 @@ mod tests {
     }
 
     #[test]
-    fn slots_are_shared_out_and_come_back() {
+    fn every_tracker_has_slots_and_gets_back_what_it_granted() {
         let mut sessions = Sessions::new(Arc::new(Fixed));
-        assert!(sessions.give(6).is_empty(), "nobody is there");
         let (queue, _outgoing) = mpsc::channel(1);
         let cut = CancellationToken::new();
-        sessions.up(0, queue.clone(), cut.clone());
-        assert_eq!(sessions.give(0), [(0, 6)]);
-        sessions.up(2, queue, cut);
-        assert_eq!(sessions.give(3), [(0, 1), (2, 2)]);
+        assert_eq!(sessions.up(0, queue.clone(), cut.clone()), 0);
+        assert_eq!(sessions.give(6), [(0, 6)], "that is the share");
+        // Who comes later has as many: no other one may ever have one to spare.
+        assert_eq!(sessions.up(2, queue.clone(), cut.clone()), 6);
+        for _ in 0..3 {
+            sessions.granted(2);
+        }
         sessions.granted(0);
-        // What the lost tracker did not grant goes to the other.
+        assert_eq!(sessions.give(2), [(2, 2)]);
+        assert_eq!(
+            sessions.give(3),
+            [(0, 1), (2, 1)],
+            "no more than were granted"
+        );
+        // What a lost tracker granted comes back to nobody: it has its share when it is back.
+        sessions.granted(0);
         sessions.down(0);
-        assert_eq!(sessions.give(0), [(2, 6)]);
+        assert!(sessions.give(1).is_empty());
+        assert_eq!(sessions.up(0, queue, cut), 6);
     }
 }

@@ -14,8 +14,11 @@ impl Driver {
         match event {
             SessionEvent::Up(queue, cut) => {
                 let before = self.routes();
-                self.sessions.up(tracker, queue, cut);
+                let slots = self.sessions.up(tracker, queue, cut);
                 self.routes_changed(&before);
+                if slots > 0 {
+                    self.announce_to(tracker, Vec::new(), slots);
+                }
             }
             SessionEvent::Down => {
                 let before = self.routes();
@@ -68,7 +71,6 @@ impl Driver {
         if !names.is_empty() {
             self.tell(Input::Reannounce { names });
         }
-        self.give_credits(0);
     }
 
     /// Tells the swarm whether there is a tracker, once that is known and whenever it changes.
