@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use api::origin::{self as contract, Stored, StoredQuery};
 use async_trait::async_trait;
-use backend::layout;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, Request, State};
@@ -17,6 +16,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use backend::layout;
 use futures_util::StreamExt as _;
 use oci::{ByteRange, Digest, RangeRequest};
 use peer::Found;

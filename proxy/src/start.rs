@@ -122,7 +122,10 @@ fn clients(config: &Config, cluster: &Arc<Cluster>, tls: &Tls) -> (ClusterPull, 
     let origins = OriginClient::new(origins, Arc::clone(cluster));
     let index = BuildIndexClient::new(index, Arc::clone(cluster));
     let pull = ClusterPull::new(origins.clone(), index.clone());
-    (pull, ClusterPush::new(origins, index, wait, config.write_back_wait))
+    (
+        pull,
+        ClusterPush::new(origins, index, wait, config.write_back_wait),
+    )
 }
 
 async fn secret(config: &Config) -> Result<Secret, StartError> {

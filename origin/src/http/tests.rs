@@ -49,11 +49,7 @@ fn start(root: tempfile::TempDir) -> Bench {
     let seeder = Told::default();
     let told = Arc::clone(&seeder.0);
     let doors = Doors {
-        ingest: Ingest::new(
-            Arc::new(uploads),
-            Arc::clone(&blobs),
-            Metrics::default(),
-        ),
+        ingest: Ingest::new(Arc::new(uploads), Arc::clone(&blobs), Metrics::default()),
         seeder: Box::new(seeder),
         blobs,
         fetcher,
