@@ -327,6 +327,11 @@ impl Swarm {
 
     /// A connection is gone: what was asked over it is asked elsewhere.
     pub(crate) fn closed(&mut self, now: Time, conn: ConnId) {
+        if !self.conns.contains_key(&conn) {
+            return;
+        }
+        // While it is known whose they are: grants that paid for them are given back.
+        self.uploads_closed(now, conn);
         let Some(connection) = self.conns.remove(&conn) else {
             return;
         };
@@ -344,7 +349,6 @@ impl Swarm {
         for name in &connection.names {
             self.drop_link(name, conn);
         }
-        self.uploads_closed(now, conn);
         if let Some(peer) = &connection.peer
             && self.peers.get(&peer.id) == Some(&conn)
         {

@@ -137,6 +137,22 @@ fn granted_requests_go_before_rationed_ones() {
 }
 
 #[test]
+fn the_slot_of_who_leaves_while_its_request_waits_comes_back() {
+    let mut alone = seeder(3);
+    let conn = alone.meet(agent(2));
+    grant(&mut alone, 2, 2, &[], &[1]);
+    assert_eq!(uploads(&any(&mut alone, conn, 1)), [(conn.0, 0)]);
+    let second = any(&mut alone, conn, 2);
+    assert_eq!(
+        (uploads(&second).len(), credits(&second)),
+        (0, 0),
+        "it waits"
+    );
+    let left = alone.tell(Input::Closed { conn });
+    assert_eq!(credits(&left), 1);
+}
+
+#[test]
 fn a_grant_that_nobody_uses_gives_its_slot_back_and_stays_good() {
     let mut alone = seeder(4);
     grant(&mut alone, 2, 2, &[], &[1]);
