@@ -74,11 +74,7 @@ impl Metrics {
     #[must_use]
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
-        // A counter that appears only with its first count looks like a new one to who watches it.
-        for peer in [PeerKind::Agent, PeerKind::Origin] {
-            drop(metrics.received_bytes.get_or_create(&Source { peer }));
-            drop(metrics.sent_bytes.get_or_create(&Source { peer }));
-        }
+        metrics.begin_at_zero();
         let registry = registry.sub_registry_with_prefix("peer");
         let Self {
             received_bytes,
@@ -94,12 +90,11 @@ impl Metrics {
             trackers,
             blobs,
         } = metrics.clone();
-        let bytes = |name, help, family| (name, help, Unit::Bytes, family);
-        for (name, help, unit, family) in [
-            bytes("received", "Payload received from peers", received_bytes),
-            bytes("sent", "Payload sent to peers", sent_bytes),
+        for (name, help, family) in [
+            ("received", "Payload received from peers", received_bytes),
+            ("sent", "Payload sent to peers", sent_bytes),
         ] {
-            registry.register_with_unit(name, help, unit, family);
+            registry.register_with_unit(name, help, Unit::Bytes, family);
         }
         for (name, help, counter) in [
             (
@@ -148,5 +143,13 @@ impl Metrics {
             registry.register(name, help, gauge);
         }
         metrics
+    }
+
+    /// A counter that appears only with its first count looks like a new one to who watches it.
+    fn begin_at_zero(&self) {
+        for peer in [PeerKind::Agent, PeerKind::Origin] {
+            drop(self.received_bytes.get_or_create(&Source { peer }));
+            drop(self.sent_bytes.get_or_create(&Source { peer }));
+        }
     }
 }
