@@ -1,4 +1,8 @@
 //! End-to-end tests: the built binary against real clients. One binary, so that it is linked once.
+#![expect(
+    clippy::print_stderr,
+    reason = "what was measured, for who reads why a test failed"
+)]
 
 mod answers;
 mod cold;

@@ -100,13 +100,16 @@ fn of_blob(error: &BlobError) -> ErrorCode {
 }
 
 fn of_backend(error: &backend::Error) -> ErrorCode {
-    match error {
-        backend::Error::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-            ErrorCode::DiskFull
-        }
+    if let backend::Error::Io { source, .. } = error
+        && source.kind() == io::ErrorKind::StorageFull
+    {
+        return ErrorCode::DiskFull;
+    }
+    if error.is_permanent() {
+        ErrorCode::Storage
+    } else {
         // An answer that may be another soon: clients ask another origin, or again.
-        error if !error.is_permanent() => ErrorCode::Unavailable,
-        _ => ErrorCode::Storage,
+        ErrorCode::Unavailable
     }
 }
 
