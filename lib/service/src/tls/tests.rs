@@ -335,6 +335,36 @@ async fn new_certificates_are_taken_without_a_restart() {
     assert_ne!(loaded().certified.cert, before.certified.cert);
 }
 
+/// A disk may fail to read what is right, and do better later.
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_loaded_is_tried_again() {
+    let cluster = Cluster::new();
+    let config = cluster.files(&[Role::Origin], valid());
+    let origin = Tls::open(&config, Role::Origin, &cluster.shutdown);
+    let origin = origin.await.unwrap();
+    let loaded = || origin.0.as_ref().unwrap().loaded();
+    let before = loaded();
+
+    let path = config.certificate.as_ref().unwrap();
+    touch(&cluster.files(&[Role::Origin], valid()));
+    let (good, at) = (
+        std::fs::read(path).unwrap(),
+        path.metadata().unwrap().modified().unwrap(),
+    );
+    let write = |bytes: &[u8]| {
+        std::fs::write(path, bytes).unwrap();
+        let file = std::fs::File::options().write(true).open(path).unwrap();
+        file.set_modified(at).unwrap();
+    };
+    write(&vec![b'-'; good.len()]);
+    look().await;
+    assert!(Arc::ptr_eq(&before, &loaded()), "it cannot be used");
+    // Neither its length nor its time tells it from what could not be read.
+    write(&good);
+    look().await;
+    assert_ne!(loaded().certified.cert, before.certified.cert);
+}
+
 #[tokio::test]
 async fn a_registry_shows_clients_their_own_certificate() {
     let (cluster, public) = (Cluster::new(), Cluster::new());
@@ -360,36 +390,6 @@ async fn a_registry_shows_clients_their_own_certificate() {
     let agent = cluster.open(Role::Agent).await;
     let client = public.open(Role::Agent).await;
     let calling = async {
-        /// A disk may fail to read what is right, and do better later.
-        #[tokio::test(start_paused = true)]
-        async fn what_could_not_be_loaded_is_tried_again() {
-            let cluster = Cluster::new();
-            let config = cluster.files(&[Role::Origin], valid());
-            let origin = Tls::open(&config, Role::Origin, &cluster.shutdown);
-            let origin = origin.await.unwrap();
-            let loaded = || origin.0.as_ref().unwrap().loaded();
-            let before = loaded();
-
-            let path = config.certificate.as_ref().unwrap();
-            touch(&cluster.files(&[Role::Origin], valid()));
-            let (good, at) = (
-                std::fs::read(path).unwrap(),
-                path.metadata().unwrap().modified().unwrap(),
-            );
-            let write = |bytes: &[u8]| {
-                std::fs::write(path, bytes).unwrap();
-                let file = std::fs::File::options().write(true).open(path).unwrap();
-                file.set_modified(at).unwrap();
-            };
-            write(&vec![b'-'; good.len()]);
-            look().await;
-            assert!(Arc::ptr_eq(&before, &loaded()), "it cannot be used");
-            // Neither its length nor its time tells it from what could not be read.
-            write(&good);
-            look().await;
-            assert_ne!(loaded().certified.cert, before.certified.cert);
-        }
-
         let socket = TcpStream::connect(addr).await.unwrap();
         let (_, caller) = agent.connect(socket, Role::Proxy).await.unwrap();
         assert_eq!(caller, of(Role::Proxy));

@@ -21,10 +21,12 @@ async fn a_wrong_etag_does_no_harm() {
     for operation in [Operation::Put, Operation::Head, Operation::Get] {
         server.faults([Fault::WrongEtag.on(operation)]);
         let put = backend.put(&at, "first".into(), Condition::Any).await;
-        let etag = match operation {
-            Operation::Put => put.unwrap(),
-            Operation::Head => backend.stat(&at).await.unwrap().etag,
-            _ => backend.read(&at, 100).await.unwrap().1.etag,
+        let etag = if operation == Operation::Put {
+            put.unwrap()
+        } else if operation == Operation::Head {
+            backend.stat(&at).await.unwrap().etag
+        } else {
+            backend.read(&at, 100).await.unwrap().1.etag
         };
         server.faults([]);
         let put = backend.put(&at, "second".into(), Condition::IfMatch(etag));
