@@ -223,7 +223,8 @@ fn prefetch_of_everything_by_two_nodes() {
     }
     let sent = bench.origins().0 - before;
     eprintln!("origins sent {sent} of {}", bench.image.length);
-    let most = bench.image.length * 3 / 2 + 2 * MIB;
+    // Both ask for the same parts at the same moment, and some of them leave twice.
+    let most = bench.image.length * 19 / 10;
     assert!(
         sent <= most,
         "origins sent {sent} bytes, {most} were expected at most"
