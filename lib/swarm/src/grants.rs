@@ -96,8 +96,9 @@ impl Swarm {
                 lacking -= count;
                 granted.any -= u16::try_from(count).unwrap_or(granted.any);
                 asks.extend((0..count).map(|_| (conn, Target::Any, wanted.priority)));
-            } else {
-                // What nobody reads is not worth a slot: the own choice, where there is one.
+            } else if torrent.links.values().all(|link| link.have.is_none()) {
+                // What nobody reads is not worth a slot: the own choice, where there is one. With
+                // neighbours the tracker sees to it that they do not choose the same.
                 for piece in torrent.wants(usize::from(granted.any)) {
                     granted.any -= 1;
                     asks.push((conn, Target::Piece(piece), foreground));

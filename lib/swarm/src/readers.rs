@@ -12,6 +12,9 @@ use crate::timers::Timer;
 use crate::torrent::{Reader, Torrent};
 use crate::wire::MAX_WANT_PIECES;
 
+/// Pieces of a part that count as late when the first of them is.
+const LATE_TOGETHER: usize = 4;
+
 impl Swarm {
     pub(crate) fn read(&mut self, now: Time, name: SwarmName, reader: ReaderId, range: Range<u64>) {
         let Some(torrent) = self.torrents.get_mut(&name) else {
@@ -69,31 +72,40 @@ impl Swarm {
 }
 
 impl Torrent {
-    /// Looks which pieces readers have waited for too long.
+    /// Looks which pieces readers have waited for too long. Where one is, those that a reader of a
+    /// part needs next are taken for late too: they were asked for together.
     pub(crate) fn note_late(&mut self, now: Time, patience: Micros) {
         let ids: Vec<ReaderId> = self.readers.keys().copied().collect();
+        let whole = self.wanted.is_some_and(|wanted| wanted.whole);
+        let together = if whole { 1 } else { LATE_TOGETHER };
         self.late.clear();
         for id in ids {
             let Some(reader) = self.readers.get(&id).copied() else {
                 continue;
             };
-            let at = self.window(&reader, 0).0.start;
-            let waits = self.blocked(&reader).filter(|piece| *piece == at);
+            let (rest, _) = self.window(&reader, 0);
+            let waits = self.blocked(&reader).filter(|piece| *piece == rest.start);
             let waits = waits.map(|piece| match reader.waits {
                 Some((before, since)) if before == piece => (piece, since),
                 Some(_) | None => (piece, now),
             });
             if let Some((piece, since)) = waits
                 && since + patience <= now
-                && self.late.len() < MAX_WANT_PIECES
-                && !self.checking.contains_key(&piece)
-                && !self.late.contains(&piece)
             {
-                self.late.push(piece);
+                for piece in (piece..rest.end).take(together) {
+                    self.add_late(piece);
+                }
             }
             if let Some(reader) = self.readers.get_mut(&id) {
                 reader.waits = waits;
             }
+        }
+    }
+
+    fn add_late(&mut self, piece: u32) {
+        let is_here = self.have.contains(piece) || self.checking.contains_key(&piece);
+        if !is_here && self.late.len() < MAX_WANT_PIECES && !self.late.contains(&piece) {
+            self.late.push(piece);
         }
     }
 

@@ -178,12 +178,14 @@ impl Swarm {
         let since = *torrent.starving_since.get_or_insert(now);
         let lazy = torrent.wanted.is_some_and(|wanted| !wanted.whole);
         let is_late = !torrent.late.is_empty();
+        // Each part that is read is news to the tracker; what is left of a whole blob is not.
+        let has_news = lazy && torrent.has_new_wants();
         let want_after = if lazy { policy.tick } else { policy.want };
         let rested = |told: Option<Time>| told.is_none_or(|at| at + policy.starving_pause <= now);
         let is_starving = !flows && since + policy.starving <= now;
         let tells_starving = is_starving && rested(torrent.starving_told);
-        let blocked_long = far.is_some_and(|blocked| blocked + policy.want <= now);
-        let tells_want = rested(torrent.want_told)
+        let blocked_long = far.is_some_and(|blocked| blocked + want_after <= now);
+        let tells_want = (has_news || rested(torrent.want_told))
             && ((!flows && since + want_after <= now) || blocked_long || is_late);
         if tells_starving {
             torrent.starving_told = Some(now);
@@ -260,6 +262,7 @@ impl Swarm {
             return;
         }
         torrent.want_told = Some(now);
+        torrent.told_wants.clone_from(&pieces);
         self.stats.wants += 1;
         if self.trackers_up == Some(false) {
             return self.want_of_origins(name, &pieces);
@@ -307,6 +310,12 @@ impl Torrent {
         let all = 0..self.have.pieces();
         (wanted.whole && have.first_without(&self.have, all).is_some())
             || blocked.any(|piece| have.contains(piece))
+    }
+
+    /// Returns whether the tracker was not told of a piece that is wanted.
+    fn has_new_wants(&self) -> bool {
+        let wants = self.wants(WANTED_AHEAD);
+        wants.iter().any(|piece| !self.told_wants.contains(piece))
     }
 
     /// Returns pieces that are wanted and that no neighbour has, or none brings: what readers wait

@@ -118,6 +118,8 @@ pub(crate) struct Torrent {
     pub(crate) starving_since: Option<Time>,
     pub(crate) starving_told: Option<Time>,
     pub(crate) want_told: Option<Time>,
+    /// The pieces that were told of then.
+    pub(crate) told_wants: Vec<u32>,
     /// Pieces that readers have waited for too long, whoever was asked for them.
     pub(crate) late: Vec<u32>,
     /// The tracker took us out of the swarm; it must be joined again.
@@ -161,6 +163,7 @@ impl Torrent {
             starving_since: None,
             starving_told: None,
             want_told: None,
+            told_wants: Vec::new(),
             late: Vec::new(),
             dismissed: false,
             owners: Vec::new(),

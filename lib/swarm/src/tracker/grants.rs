@@ -149,7 +149,9 @@ impl Tracker {
         if introduced && let Some(member) = swarm.members.get_mut(&id) {
             member.introduced_at = Some(now);
         }
-        let at_once = alone || (swarm.first_pass_is_over() && !introduced);
+        // Who knows everybody knows what nobody has.
+        let is_sure = swarm.first_pass_is_over() || swarm.knows_everybody(&id);
+        let at_once = alone || (is_sure && !introduced);
         let ripe_at = if at_once {
             now
         } else {

@@ -91,6 +91,14 @@ impl TrackedSwarm {
             .all(|(other, member)| other == id || member.sixteenths == 0)
     }
 
+    /// Returns whether all other members are neighbours of this one.
+    pub(super) fn knows_everybody(&self, id: &PeerId) -> bool {
+        let mut others = self.members.keys().filter(|other| *other != id);
+        self.members
+            .get(id)
+            .is_some_and(|member| others.all(|other| member.neighbours.contains(other)))
+    }
+
     fn remove_member(&mut self, id: &PeerId) {
         let Some(member) = self.members.remove(id) else {
             return;

@@ -48,7 +48,7 @@ fn grant(pieces: &[u32]) -> Input {
         name: name(1),
         agent: agent(1).id,
         origin: origin(9),
-        count: u16::try_from(pieces.len()).unwrap(),
+        count: u16::try_from(pieces.len().max(2)).unwrap(),
         pieces: pieces.to_vec(),
         zone: "".into(),
         deadline: Micros::from_secs(5),
@@ -73,15 +73,18 @@ fn an_origin_is_asked_for_what_a_peer_holds_back() {
     let early = held_back(&mut alone, peer, id, 400);
     assert_eq!(wants(&early), Vec::<Vec<u32>>::new());
     let late = held_back(&mut alone, peer, id, 200);
-    assert_eq!(wants(&late), [[3]], "the reader waits for this one");
+    assert_eq!(wants(&late), [[3, 4]], "they were asked for together");
 
     alone.tell(grant(&[3]));
     let origin = alone.meet(origin(9));
     let mut said = alone.link(origin, complete(name(1), 40 * MIB), &[]);
     said.extend(alone.pass(Micros::from_millis(30)));
-    let again = requests(&said);
+    let again: Vec<_> = requests(&said)
+        .into_iter()
+        .filter(|(of, ..)| *of == origin)
+        .collect();
     assert_eq!(again.len(), 1, "{again:?}");
-    assert_eq!((again[0].0, again[0].2), (origin, Target::Piece(3)));
+    assert_eq!(again[0].2, Target::Piece(3));
     assert_eq!(again[0].3, Priority::Foreground);
 
     // Whoever begins to send is waited for; the other is told.
@@ -145,6 +148,32 @@ fn without_trackers_the_origin_is_asked_for_what_is_late() {
         .collect();
     assert_eq!(of_origin.len(), 1, "once: {of_origin:?}");
     assert_eq!(of_origin[0].2, Target::Piece(3));
+}
+
+#[test]
+fn each_part_is_told_to_the_tracker_at_once() {
+    let mut alone = Alone::new(agent(1));
+    let description = complete(name(1), 40 * MIB);
+    alone.begin(description, false);
+    // A neighbour that has none of it yet, and reads the same: who of both asks the origin is the
+    // tracker's business, so that it is not both.
+    let conn = alone.meet_proven(agent(2));
+    alone.link(conn, description, &[]);
+    let origin = alone.meet(origin(9));
+    alone.link(origin, description, &[]);
+    alone.tell(grant(&[]));
+    for (reader, piece) in [(1, 3), (2, 20), (3, 30)] {
+        let said = alone.tell(Input::Read {
+            name: name(1),
+            reader: ReaderId(reader),
+            range: u64::from(piece) * MIB..u64::from(piece + 1) * MIB,
+        });
+        assert_eq!(requests(&said), []);
+        let said = alone.pass(Micros::from_millis(60));
+        assert_eq!(requests(&said), [], "nobody granted it by name");
+        let told = wants(&said);
+        assert!(told.len() == 1 && told[0].contains(&piece), "{told:?}");
+    }
 }
 
 #[test]
