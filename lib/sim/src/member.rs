@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use swarm::message::{Announce, Target};
 use swarm::{
-    ConnId, Failure, Input, Message, Micros, Output, Priority, ReaderId, RequestId, Swarm,
+    ConnId, Failure, Input, Message, Micros, Output, Priority, ReaderId, RequestId, Swarm, Time,
 };
 use torrent::{Peer, PeerId, Role, SwarmName};
 
@@ -41,11 +41,15 @@ pub(crate) struct Asked {
     pub(crate) damaged: bool,
 }
 
-/// A client that reads a blob in order, as fast as its pieces come.
+/// A client that reads a blob or a part of it in order, as fast as its pieces come.
 #[derive(Clone, Copy)]
 pub(crate) struct Reader {
     pub(crate) id: ReaderId,
     pub(crate) position: u64,
+    pub(crate) end: u64,
+    pub(crate) began: Time,
+    /// Parts that come after this one.
+    pub(crate) left: u32,
 }
 
 impl Member {
@@ -84,6 +88,7 @@ impl World {
         let me = place.peer.clone();
         let seed = self.seed ^ ((machine as u64) << 32) ^ (u64::from(life) << 48);
         let is_origin = me.role == Role::Origin;
+        let is_mute = place.is_mute;
         let mut config = swarm::Config::new(me);
         config.key = Some(self.key.public());
         let member = Member {
@@ -101,6 +106,10 @@ impl World {
         }
         if is_origin {
             self.start_origin(machine);
+        } else if is_mute {
+            for blob in 0..self.blobs.len() {
+                self.seed(machine, blob);
+            }
         } else if life > 1 {
             for blob in 0..self.blobs.len() {
                 self.ask(machine, blob);
@@ -117,15 +126,20 @@ impl World {
             .collect();
         self.tell(machine, Input::Partners(partners));
         for blob in 0..self.blobs.len() {
-            let (name, description) = (self.blobs[blob].name, self.blobs[blob].complete);
+            let name = self.blobs[blob].name;
             let owns = self.owners(&name).iter().any(|owner| owner.id == me);
             if owns && self.blobs[blob].presence == Presence::Seeded {
-                let stored = Stored::everything(description.geometry());
-                self.machines[machine].disk.insert(name, stored);
-                self.activate(machine, name);
-                self.tell(machine, Input::Seed { description });
+                self.seed(machine, blob);
             }
         }
+    }
+
+    fn seed(&mut self, machine: usize, blob: usize) {
+        let (name, description) = (self.blobs[blob].name, self.blobs[blob].complete);
+        let stored = Stored::everything(description.geometry());
+        self.machines[machine].disk.insert(name, stored);
+        self.activate(machine, name);
+        self.tell(machine, Input::Seed { description });
     }
 
     pub(crate) fn activate(&mut self, machine: usize, name: SwarmName) {
@@ -141,7 +155,7 @@ impl World {
         let download = Input::Download {
             name,
             priority: Priority::Stream,
-            whole: true,
+            whole: self.scenario.parts.is_none(),
         };
         self.tell(machine, download);
     }
@@ -305,7 +319,7 @@ impl World {
         self.finish(machine, blob, Outcome::Failed);
     }
 
-    fn finish(&mut self, machine: usize, blob: usize, outcome: Outcome) {
+    pub(crate) fn finish(&mut self, machine: usize, blob: usize, outcome: Outcome) {
         if let Some(download) = self.downloads.get_mut(&(machine, blob))
             && download.outcome.is_none()
         {

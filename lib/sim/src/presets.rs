@@ -2,7 +2,7 @@
 //!
 //! What they expect is about 1.3 times the worst of seeds 1 to 20, so that they can fail.
 
-use crate::scenario::{BlobSpec, Expect, Fault, FaultKind, LinkSpec, Presence, Scenario};
+use crate::scenario::{BlobSpec, Expect, Fault, FaultKind, LinkSpec, Parts, Presence, Scenario};
 
 const MIB: u64 = 1 << 20;
 /// Bytes per second of a gigabit link.
@@ -43,6 +43,8 @@ fn built_in() -> Vec<Scenario> {
         absent(),
         unreadable(),
         revoked(),
+        parts(),
+        parts_held_back(),
     ]
 }
 
@@ -66,6 +68,8 @@ fn share() -> Scenario {
         blobs: vec![blob(64 * MIB, Presence::Seeded)],
         corrupt_agents: 0,
         slow_agents: 0,
+        mute_agents: 0,
+        parts: None,
         faults: Vec::new(),
         limit_ms: 120_000,
         expect: Expect {
@@ -73,6 +77,7 @@ fn share() -> Scenario {
             max_x: 2.4,
             max_egress_ratio: 1.05,
             max_duplicate_ratio: 0.025,
+            max_read_s: None,
         },
     }
 }
@@ -104,6 +109,7 @@ fn churn() -> Scenario {
             max_x: 6.5,
             max_egress_ratio: 2.5,
             max_duplicate_ratio: 0.04,
+            max_read_s: None,
         },
         ..share()
     }
@@ -199,6 +205,7 @@ fn of_fault(name: &str, about: &str, what: FaultKind, restart: Option<u64>) -> S
             max_x: 2.8,
             max_egress_ratio: 1.4,
             max_duplicate_ratio: 0.03,
+            max_read_s: None,
         },
         ..share()
     }
@@ -253,5 +260,30 @@ fn lose_origin() -> Scenario {
     let what = FaultKind::LoseOrigin { index: 1 };
     let mut scenario = of_fault("lose-origin", about, what, Some(1_000));
     scenario.expect.max_x = 3.7;
+    scenario
+}
+
+fn parts() -> Scenario {
+    let about = "agents read parts of a blob, as mounted images are read";
+    let mut scenario = of_presence("parts", about, Presence::Stored);
+    scenario.blobs = vec![blob(256 * MIB, Presence::Stored)];
+    scenario.parts = Some(Parts {
+        count: 12,
+        bytes: MIB,
+    });
+    scenario.expect.max_x = 3.2;
+    scenario.expect.max_read_s = Some(1.7);
+    scenario
+}
+
+fn parts_held_back() -> Scenario {
+    let mut scenario = parts();
+    scenario.name = "parts-held-back".into();
+    scenario.about = "as parts, and some agents have everything and send nothing".into();
+    scenario.mute_agents = 4;
+    scenario.expect.max_x = 6.1;
+    scenario.expect.max_egress_ratio = 1.45;
+    // nydusd gives up after 5 s.
+    scenario.expect.max_read_s = Some(4.6);
     scenario
 }

@@ -174,7 +174,7 @@ impl World {
     }
 
     /// The client takes what has come in order.
-    fn read_on(&mut self, machine: usize, name: SwarmName, blob: usize) {
+    pub(crate) fn read_on(&mut self, machine: usize, name: SwarmName, blob: usize) {
         let geometry = *self.blobs[blob].geometry();
         let place = &mut self.machines[machine];
         let (Process::Member(member), Some(stored)) = (&mut place.process, place.disk.get(&name))
@@ -185,24 +185,27 @@ impl World {
             return;
         };
         let before = reader.position;
-        while let Some(piece) = geometry.piece_at(reader.position)
+        while reader.position < reader.end
+            && let Some(piece) = geometry.piece_at(reader.position)
             && stored.have.contains(piece)
         {
-            reader.position = geometry.range(piece).end;
+            reader.position = geometry.range(piece).end.min(reader.end);
         }
         if reader.position == before {
             return;
         }
-        let done = reader.position == geometry.length();
+        let done = reader.position == reader.end;
         if done {
             member.readers.remove(&name);
         } else {
             member.readers.insert(name, reader);
         }
+        let read = reader;
         let (reader, position) = (reader.id, reader.position);
         self.tell(machine, Input::ReadAt { reader, position });
         if done {
             self.tell(machine, Input::ReadDone { reader });
+            self.part_read(machine, name, blob, read);
         }
     }
 }

@@ -22,6 +22,8 @@ pub struct Report {
     pub egress_ratio: f64,
     /// Bytes that agents got in vain (twice, or damaged), over those they could use.
     pub duplicate_ratio: f64,
+    /// The longest read of a part; 0 where whole blobs are wanted.
+    pub longest_read_s: f64,
     /// Downloads that completed.
     pub completed: u64,
     /// Downloads that ended without the blob.
@@ -59,6 +61,12 @@ impl Report {
             if value > bound {
                 wrong.push(format!("{what}: {value:.3} exceeds {bound:.3}"));
             }
+        }
+        if let Some(bound) = expect.max_read_s
+            && self.longest_read_s > bound
+        {
+            let longest = self.longest_read_s;
+            wrong.push(format!("longest read: {longest:.3} s exceeds {bound:.3} s"));
         }
         if self.stuck > 0 {
             wrong.push(format!("{} downloads are stuck", self.stuck));

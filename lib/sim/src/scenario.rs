@@ -27,6 +27,12 @@ pub struct Scenario {
     pub corrupt_agents: u32,
     /// Agents whose links have a tenth of the rate.
     pub slow_agents: u32,
+    /// Agents that have everything, say so, and send none of it.
+    #[serde(default)]
+    pub mute_agents: u32,
+    /// Where given, agents do not want whole blobs but read parts of them.
+    #[serde(default)]
+    pub parts: Option<Parts>,
     pub faults: Vec<Fault>,
     /// When a run that did not finish is given up.
     pub limit_ms: u64,
@@ -39,6 +45,15 @@ pub struct Scenario {
 pub struct LinkSpec {
     pub up_bytes_per_s: u64,
     pub down_bytes_per_s: u64,
+}
+
+/// What an agent reads of each blob: parts at random places, one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Parts {
+    pub count: u32,
+    /// Length of each in bytes.
+    pub bytes: u64,
 }
 
 /// A blob that all agents want.
@@ -113,6 +128,9 @@ pub struct Expect {
     pub max_egress_ratio: f64,
     /// Bytes that agents got and had or could not use.
     pub max_duplicate_ratio: f64,
+    /// Longest read of a part, in seconds.
+    #[serde(default)]
+    pub max_read_s: Option<f64>,
 }
 
 impl Scenario {

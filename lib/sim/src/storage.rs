@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use rand::RngExt as _;
 use swarm::event::Found;
 use swarm::{ConnId, Input, Message, Micros, Priority, ReaderId, RequestId};
 use torrent::{Cv, Description, PieceIndex, Role, SignedCv, SwarmName};
 
-use crate::blob::{GENERATION, Stored};
+use crate::blob::{GENERATION, Outcome, Stored};
 use crate::link::Upload;
 use crate::member::Reader;
 use crate::scenario::Presence;
@@ -14,6 +15,8 @@ use crate::world::{Event, World};
 
 /// Opening a blob's files.
 const OPEN: Micros = Micros::from_millis(1);
+/// Time between two reads of a client.
+const THINK: Micros = Micros::from_millis(5);
 /// Asking storage whether it has a blob.
 const RESOLVE: Micros = Micros::from_millis(2);
 /// Proving chaining values, or checking the signature of one.
@@ -35,21 +38,78 @@ impl World {
             proven: stored.proven,
         };
         self.later(machine, OPEN, opened);
-        if is_agent && geometry.length() > 0 {
-            let id = ReaderId(blob as u64);
-            let reader = Reader { id, position: 0 };
-            if let Some(member) = self.member(machine) {
-                member.readers.insert(name, reader);
-            }
-            let range = 0..geometry.length();
-            let reader = id;
-            let read = Input::Read {
-                name,
-                reader,
-                range,
-            };
-            self.later(machine, OPEN, read);
+        if !is_agent || geometry.length() == 0 || self.machines[machine].is_mute {
+            return;
         }
+        let reader = match self.scenario.parts {
+            Some(parts) => self.part_reader(blob, parts.count),
+            None => Reader {
+                id: ReaderId(blob as u64),
+                position: 0,
+                end: geometry.length(),
+                began: self.now,
+                left: 0,
+            },
+        };
+        self.start_reader(machine, name, reader, OPEN);
+    }
+
+    /// Returns a reader of a part at a random place, after which as many come as are left.
+    fn part_reader(&mut self, blob: usize, left: u32) -> Reader {
+        let length = self.blobs[blob].geometry().length();
+        let bytes = self.scenario.parts.map_or(length, |parts| parts.bytes);
+        let position = self.rng.random_range(0..=length.saturating_sub(bytes));
+        let number = u64::from(left) * self.blobs.len() as u64 + blob as u64;
+        Reader {
+            id: ReaderId(number),
+            position,
+            end: length.min(position + bytes),
+            began: self.now,
+            left: left.saturating_sub(1),
+        }
+    }
+
+    fn start_reader(&mut self, machine: usize, name: SwarmName, reader: Reader, delay: Micros) {
+        let began = self.now + delay;
+        let reader = Reader { began, ..reader };
+        if let Some(member) = self.member(machine) {
+            member.readers.insert(name, reader);
+        }
+        let read = Input::Read {
+            name,
+            reader: reader.id,
+            range: reader.position..reader.end,
+        };
+        self.later(machine, delay, read);
+    }
+
+    /// A shell has an answer. A part may be here already when somebody begins to read it.
+    pub(crate) fn answered(&mut self, machine: usize, input: Input) {
+        let begins = if let Input::Read { name, .. } = &input {
+            self.scenario.parts.map(|_| *name)
+        } else {
+            None
+        };
+        self.tell(machine, input);
+        if let Some(name) = begins
+            && let Some(&blob) = self.names.get(&name)
+        {
+            self.read_on(machine, name, blob);
+        }
+    }
+
+    /// A client has read all of its part.
+    pub(crate) fn part_read(&mut self, machine: usize, name: SwarmName, blob: usize, read: Reader) {
+        if self.scenario.parts.is_none() {
+            return;
+        }
+        let took = self.now.since(read.began);
+        self.longest_read = self.longest_read.max(took);
+        if read.left == 0 {
+            return self.finish(machine, blob, Outcome::Completed(self.now));
+        }
+        let next = self.part_reader(blob, read.left);
+        self.start_reader(machine, name, next, THINK);
     }
 
     pub(crate) fn described(&mut self, machine: usize, description: &Description) {
@@ -144,6 +204,9 @@ impl World {
         let Some(index) = self.conn_of(machine, conn.0) else {
             return;
         };
+        if self.machines[machine].is_mute {
+            return;
+        }
         let stored = self.machines[machine].disk.get(&name);
         if !stored.is_some_and(|stored| stored.have.contains(piece)) {
             return self.later(machine, PROVE, Input::UploadFailed { conn, id });

@@ -70,6 +70,23 @@ fn zones_and_slow_agents_are_served() {
 }
 
 #[test]
+fn parts_are_read_in_time() {
+    let report = check("parts", 1);
+    assert_eq!(report.completed, 20);
+    // Only what is read is fetched: 12 MiB of 256, in pieces, by each agent.
+    let most = 20.0 * 24.0 / 256.0;
+    assert!(report.egress_ratio < most, "{report:#?}");
+}
+
+#[test]
+fn peers_that_hold_back_do_not_make_readers_wait() {
+    for seed in 1..=3 {
+        let report = check("parts-held-back", seed);
+        assert_eq!(report.completed, 16);
+    }
+}
+
+#[test]
 fn downloads_of_what_cannot_be_had_end() {
     for name in ["absent", "unreadable", "revoked"] {
         let report = check(name, 1);

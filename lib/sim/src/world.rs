@@ -28,6 +28,8 @@ pub(crate) struct Machine {
     pub(crate) disk: BTreeMap<SwarmName, Stored>,
     /// Whether everything it sends is damaged.
     pub(crate) damages: bool,
+    /// Whether it has everything and sends none of it.
+    pub(crate) is_mute: bool,
     /// When its timer will ring.
     pub(crate) armed: Option<Time>,
 }
@@ -146,6 +148,8 @@ pub(crate) struct World {
     pub(crate) unfinished: usize,
     pub(crate) faults_left: usize,
     pub(crate) traffic: Traffic,
+    /// The longest read of a part.
+    pub(crate) longest_read: Micros,
     pub(crate) violations: Vec<String>,
     trace: blake3::Hasher,
     events: u64,
@@ -177,6 +181,7 @@ impl World {
             unfinished: 0,
             faults_left: scenario.faults.len(),
             traffic: Traffic::default(),
+            longest_read: Micros(0),
             violations: Vec::new(),
             trace: blake3::Hasher::new(),
             events: 0,
@@ -193,6 +198,7 @@ impl World {
         let (origin, agent) = (scenario.origin_link, scenario.agent_link);
         let slow = scenario.slow_agents;
         let first_corrupt = scenario.agents.saturating_sub(scenario.corrupt_agents);
+        let first_mute = first_corrupt.saturating_sub(scenario.mute_agents);
         let kinds = [
             (Role::Tracker, scenario.trackers, "tracker"),
             (Role::Origin, scenario.origins, "origin"),
@@ -230,6 +236,7 @@ impl World {
                     ),
                     disk: BTreeMap::new(),
                     damages: role == Role::Agent && number >= first_corrupt,
+                    is_mute: role == Role::Agent && (first_mute..first_corrupt).contains(&number),
                     armed: None,
                 });
             }
@@ -244,6 +251,9 @@ impl World {
         // Sessions with trackers are up when the first clients ask.
         let open = START + Micros::from_millis(10);
         for machine in self.agents() {
+            if self.machines[machine].is_mute {
+                continue;
+            }
             let at = open + Micros(self.rng.random_range(0..=spread_us));
             for blob in 0..self.blobs.len() {
                 let download = Download {
@@ -317,7 +327,7 @@ impl World {
                 input,
             } => {
                 if self.lives(machine, life) {
-                    self.tell(machine, *input);
+                    self.answered(machine, *input);
                 }
             }
             Event::Checked {
@@ -466,6 +476,7 @@ impl World {
             max_s: seconds(percentile(&times, 100)),
             egress_ratio: ratio(self.traffic.egress, bytes),
             duplicate_ratio: ratio(self.traffic.wasted, self.traffic.useful),
+            longest_read_s: seconds(self.longest_read.0),
             completed: times.len() as u64,
             failed,
             stuck,
