@@ -152,9 +152,9 @@ fn two_nodes_read_every_byte_and_one_copy_leaves_the_origin() {
         bench.received(1),
         bench.received(2)
     );
-    // Far from once per node. Parts that both nodes need at the same moment may leave twice: the
-    // second one does not wait until the first has it.
-    let most = bench.image.length + bench.image.length / 2 + 2 * MIB;
+    // Each piece once, the bootstrap layer and what goes with it included; and some a second time
+    // where a busy machine made a reader wait so long that the origin was asked too.
+    let most = bench.image.length + bench.image.length / 4 + 2 * MIB;
     assert!(
         sent <= most,
         "origins sent {sent} bytes, {most} were expected at most"
@@ -223,8 +223,8 @@ fn prefetch_of_everything_by_two_nodes() {
     }
     let sent = bench.origins().0 - before;
     eprintln!("origins sent {sent} of {}", bench.image.length);
-    // Both ask for the same parts at the same moment, and some of them leave twice.
-    let most = bench.image.length * 19 / 10;
+    // Both ask for the same parts at the same moment; the tracker lets one of them ask.
+    let most = bench.image.length + bench.image.length / 4 + 2 * MIB;
     assert!(
         sent <= most,
         "origins sent {sent} bytes, {most} were expected at most"
