@@ -15,7 +15,8 @@ use http::{HeaderMap, Method, Request, Response, Uri, Version};
 use http_body::{Frame, SizeHint};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use service::tls::{Role, Stream, Tls};
+use service::Role;
+use service::tls::{Stream, Tls};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 

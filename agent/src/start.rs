@@ -12,7 +12,7 @@ use rand::TryRng as _;
 use rand::rngs::SysRng;
 use registry::Pull;
 use service::http::Door;
-use service::tls::{self, Role as TlsRole, Tls, TlsError};
+use service::tls::{self, Tls, TlsError};
 use service::{Admin, RunError, Running};
 use store::Cache;
 use tokio::net::TcpListener;
@@ -88,7 +88,7 @@ pub async fn start(
     )
     .await?;
     let key = key.ok_or(StartError::NoKey)?;
-    let tls = Tls::open(&config.tls, TlsRole::Agent, &shutdown).await?;
+    let tls = Tls::open(&config.tls, service::Role::Agent, &shutdown).await?;
     let registry_tls = tls::Registry::open(&config.registry_tls, &Tls::plain(), &shutdown).await?;
     let me = me(&config, &listeners.peer)?;
     let registry_addr = listeners
@@ -116,7 +116,7 @@ pub async fn start(
     });
     seed(&node, &cache).await;
 
-    let http = Http::to(TlsRole::BuildIndex, &tls, limits(&config));
+    let http = Http::to(service::Role::BuildIndex, &tls, limits(&config));
     let index = BuildIndexClient::new(http, Arc::new(config.cluster.clone()));
     let prefetch_bytes = config.prefetch_bytes.as_u64();
     let pull = Arc::new(SwarmPull::new(node.clone(), index, prefetch_bytes, stale));

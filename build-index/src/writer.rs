@@ -11,7 +11,8 @@ use api::build_index::{ManifestStored, PASSED_ON_HEADER, WriteId};
 use api::{BuildIndexClient, CallError, Cluster, Http, Limits, Members, Name};
 use axum::http::HeaderMap;
 use oci::{Reference, RepositoryName};
-use service::tls::{Role, Tls};
+use service::Role;
+use service::tls::Tls;
 
 use crate::config::Config;
 use crate::error::Failure;

@@ -12,8 +12,8 @@ use rand::rngs::SysRng;
 use registry::{Pull, Push, UploadSecret, Writes};
 use serde_json::{Value, json};
 use service::http::Door;
-use service::tls::{self, Role, Tls, TlsError};
-use service::{Admin, Report, RunError, Running};
+use service::tls::{self, Tls, TlsError};
+use service::{Admin, Report, Role, RunError, Running};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 

@@ -15,10 +15,10 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
-use clap::ValueEnum as _;
+use service::Role;
 use service::tls::{self, Authority, Tls};
 
-use crate::cli::{CertNew, Role};
+use crate::cli::CertNew;
 use crate::output;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -37,7 +37,7 @@ pub(crate) fn new(flags: &CertNew) -> anyhow::Result<()> {
     let authority = authority(folder)?;
     let mut roles = flags.role.clone();
     if roles.is_empty() {
-        roles = Role::value_variants().to_vec();
+        roles = Role::ALL.to_vec();
     }
     for role in roles {
         issue(&authority, folder, role, flags)?;
@@ -96,7 +96,7 @@ fn issue(authority: &Authority, folder: &Path, role: Role, flags: &CertNew) -> a
         Err(error) if error.kind() == ErrorKind::NotFound => None,
         Err(error) => return Err(error).context(format!("cannot read {}", key.display())),
     };
-    let issued = authority.issue(&[of_tls(role)], kept.as_deref(), valid(flags.days))?;
+    let issued = authority.issue(&[role], kept.as_deref(), valid(flags.days))?;
     if kept.is_none() {
         write_new(&key, &issued.key, 0o600)?;
     }
@@ -107,7 +107,7 @@ fn issue(authority: &Authority, folder: &Path, role: Role, flags: &CertNew) -> a
         key: Some(key),
         ca: Some(folder.join("ca.pem")),
     };
-    Tls::check(&files, of_tls(role))?;
+    Tls::check(&files, role)?;
     output::line(format_args!(
         "{}: role {name}, for {} days",
         certificate.display(),
@@ -129,16 +129,6 @@ fn write_new(path: &Path, text: &str, mode: u32) -> anyhow::Result<()> {
         file.sync_all()
     });
     written.with_context(|| format!("cannot make {}", path.display()))
-}
-
-const fn of_tls(role: Role) -> tls::Role {
-    match role {
-        Role::Agent => tls::Role::Agent,
-        Role::Origin => tls::Role::Origin,
-        Role::Tracker => tls::Role::Tracker,
-        Role::BuildIndex => tls::Role::BuildIndex,
-        Role::Proxy => tls::Role::Proxy,
-    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! `shoal check-config`: whether a file is a configuration.
 
 use anyhow::Context as _;
+use service::Role;
 
-use crate::cli::{CheckConfig, Role};
+use crate::cli::CheckConfig;
 use crate::role::Part;
 use crate::{output, serve};
 

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use bytesize::ByteSize;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use service::Role;
 
 use crate::{bench, cert, check, key, output, pull, serve, sim, status, up};
 
@@ -151,6 +153,7 @@ pub(crate) struct Healthcheck {
 #[derive(Debug, Args)]
 pub(crate) struct CheckConfig {
     /// The role that the file is for
+    #[arg(value_parser = role())]
     pub(crate) role: Role,
     /// The file
     pub(crate) file: PathBuf,
@@ -191,7 +194,7 @@ pub(crate) struct CertNew {
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
     /// Roles that get a certificate each; all of them where none is named
-    #[arg(long, value_name = "ROLE")]
+    #[arg(long, value_name = "ROLE", value_parser = role())]
     pub(crate) role: Vec<Role>,
     /// How long the certificates are valid; the authority is for ten years
     #[arg(long, value_name = "N", default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3650))]
@@ -199,16 +202,6 @@ pub(crate) struct CertNew {
     /// Make certificates that are there anew, for the same keys; running processes take them
     #[arg(long)]
     pub(crate) renew: bool,
-}
-
-/// What a process can be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-pub(crate) enum Role {
-    Agent,
-    Origin,
-    Tracker,
-    BuildIndex,
-    Proxy,
 }
 
 /// What to do with the simulator.
@@ -332,19 +325,6 @@ pub(crate) enum BenchBackend {
     S3,
 }
 
-impl Role {
-    /// Returns the role's name, as flags and folders have it.
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Agent => "agent",
-            Self::Origin => "origin",
-            Self::Tracker => "tracker",
-            Self::BuildIndex => "build-index",
-            Self::Proxy => "proxy",
-        }
-    }
-}
-
 impl Cli {
     /// Runs the command.
     ///
@@ -372,6 +352,11 @@ impl Cli {
     }
 }
 
+/// Returns what reads a role, and lets help and errors list all of them.
+fn role() -> impl TypedValueParser<Value = Role> {
+    PossibleValuesParser::new(Role::ALL.map(Role::as_str)).try_map(|text| text.parse::<Role>())
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -386,10 +371,13 @@ mod tests {
     #[test]
     fn help_names_every_role() {
         let help = Cli::command().render_long_help().to_string();
-        for role in Role::value_variants() {
-            let value = role.to_possible_value().unwrap();
-            assert!(help.contains(value.get_name()), "{help}");
-            assert_eq!(value.get_name(), role.as_str());
+        for role in Role::ALL {
+            assert!(help.contains(role.as_str()), "{help}");
+            let args = ["shoal", "check-config", role.as_str(), "FILE"];
+            let Command::CheckConfig(flags) = Cli::parse_from(args).command else {
+                panic!("{role} is not checked");
+            };
+            assert_eq!(flags.role, role);
         }
     }
 }

@@ -9,14 +9,14 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use serde_json::Value;
-use service::More;
 use service::admin::Port;
 use service::http::Options;
+use service::{More, Role};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::{Role, Service};
+use crate::cli::Service;
 use crate::output;
 use crate::role::{Part, Sockets, bind};
 

@@ -12,10 +12,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::bail;
+use service::Role;
 use service::http::Options;
 use service::telemetry::{Log, LogFormat};
 
-use crate::cli::{Role, Up};
+use crate::cli::Up;
 use crate::role::bind;
 use crate::{output, serve};
 use folder::Folder;

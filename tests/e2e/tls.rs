@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use service::tls::Role as TlsRole;
+use service::Role as TlsRole;
 use swarm::Message;
 use tests::process::attempt;
 use tests::roles::{Cluster, Part, Size};

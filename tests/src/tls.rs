@@ -4,7 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use service::tls::{Config, Role, Stream, Tls};
+use service::Role;
+use service::tls::{Config, Stream, Tls};
 use swarm::message::VERSION;
 use swarm::{Message, wire};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -84,10 +85,7 @@ impl Speaker {
             key: Some(folder.join(format!("{name}.key"))),
             ca: Some(folder.join("ca.pem")),
         };
-        let expected = Role::ALL
-            .into_iter()
-            .find(|role| role.as_str() == part.role());
-        let expected = expected.expect("it is a role");
+        let expected = part.role().parse().expect("it is a role");
         let stream = runtime.block_on(async {
             let tls = Tls::open(&config, as_role, &CancellationToken::new()).await;
             let tls = tls.expect("the certificate is right");

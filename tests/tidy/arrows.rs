@@ -22,7 +22,7 @@ const ARROWS: &str = "
     registry: oci
     retry:
     fake-s3:
-    bench: torrent
+    bench: torrent service
     agent: peer registry api store service
     origin: peer store backend retry api service
     tracker: swarm api service

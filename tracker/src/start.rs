@@ -7,7 +7,7 @@ use api::key_text::{self, PublicKeyError};
 use prometheus_client::registry::Registry;
 use rand::TryRng as _;
 use rand::rngs::SysRng;
-use service::tls::{Role as TlsRole, Tls, TlsError};
+use service::tls::{Tls, TlsError};
 use service::{Admin, Running};
 use swarm::Tracker;
 use swarm::tracker::Policy;
@@ -67,7 +67,7 @@ pub async fn start(
     config.peer_addr = listeners.peer.local_addr().map_err(StartError::Listener)?;
     config.validate()?;
     let advertised = config.member()?.peer.to_shared();
-    let tls = Tls::open(&config.tls, TlsRole::Tracker, &shutdown).await?;
+    let tls = Tls::open(&config.tls, service::Role::Tracker, &shutdown).await?;
     let key = key_text::load(
         config.cluster_key,
         config.cluster_public_key_file.as_deref(),

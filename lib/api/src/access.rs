@@ -1,7 +1,8 @@
 //! Which role may do what, where certificates say who has which.
 
+use service::Role;
 use service::access::{Access, Row};
-use service::tls::{Caller, Role};
+use service::tls::Caller;
 use torrent::Peer;
 
 /// Of an origin. What no row is about is between origins.

@@ -16,7 +16,8 @@ use parking_lot::Mutex;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Method, RequestBuilder, Response};
 use serde::de::DeserializeOwned;
-use service::tls::{Role, Tls};
+use service::Role;
+use service::tls::Tls;
 use tokio::sync::watch;
 
 use self::secure::Secure;

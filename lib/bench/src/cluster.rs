@@ -10,6 +10,7 @@ use anyhow::{Context as _, bail};
 use rand::TryRng as _;
 use rand::rngs::SysRng;
 use serde_json::{Value, json};
+use service::Role;
 use tempfile::TempDir;
 use tokio::time::Instant;
 use torrent::ClusterKey;
@@ -43,28 +44,6 @@ pub(crate) struct Size {
     pub(crate) origins: u16,
     /// Bytes per second that each agent and origin may send to peers.
     pub(crate) rate: Option<u64>,
-}
-
-/// Roles, as they are called on the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Role {
-    Agent,
-    Origin,
-    Tracker,
-    BuildIndex,
-    Proxy,
-}
-
-impl Role {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Agent => "agent",
-            Self::Origin => "origin",
-            Self::Tracker => "tracker",
-            Self::BuildIndex => "build-index",
-            Self::Proxy => "proxy",
-        }
-    }
 }
 
 /// A role with its addresses.
@@ -117,7 +96,7 @@ impl Cluster {
             (Role::Agent, size.agents),
         ] {
             for number in 1..=count {
-                let name = format!("{}-{number}", role.as_str());
+                let name = format!("{role}-{number}");
                 parts.push(Part {
                     role,
                     folder: folder.path().join(&name),

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use serde::Serialize;
+use service::Role;
 
-use crate::cluster::{Cluster, Place, Role, Size};
+use crate::cluster::{Cluster, Place, Size};
 
 /// How long roles are left alone.
 const IDLE: Duration = Duration::from_secs(5);

@@ -3,9 +3,10 @@
 use std::time::Instant;
 
 use serde::Serialize;
+use service::Role;
 
 use crate::client;
-use crate::cluster::{Cluster, Place, Role, Size};
+use crate::cluster::{Cluster, Place, Size};
 use crate::machine;
 use crate::swarm::{payloads, rounded};
 

@@ -7,9 +7,10 @@ use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use oci::Digest;
 use reqwest::Client;
 use serde::Serialize;
+use service::Role;
 
 use crate::client::{self, Pulled};
-use crate::cluster::{Cluster, Place, Role, Size, Snapshot};
+use crate::cluster::{Cluster, Place, Size, Snapshot};
 use crate::swarm::{push, rounded};
 
 /// Requests of one client at a time where several agents are asked.

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use oci::Digest;
 use serde::Serialize;
+use service::Role;
 
 use crate::client::{self, Pulled};
-use crate::cluster::{Cluster, LOOK, Place, Role, Size, Snapshot};
+use crate::cluster::{Cluster, LOOK, Place, Size, Snapshot};
 use crate::machine;
 use crate::payload::Payload;
 

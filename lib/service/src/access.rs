@@ -2,7 +2,8 @@
 
 use http::Method;
 
-use crate::tls::{Caller, Role};
+use crate::Role;
+use crate::tls::Caller;
 
 /// Who may ask for what of a service. In plaintext everybody may ask for everything.
 #[derive(Clone, Copy, Debug)]

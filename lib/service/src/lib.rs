@@ -5,6 +5,7 @@ pub mod access;
 pub mod admin;
 pub mod config;
 pub mod http;
+mod role;
 pub mod shutdown;
 pub mod telemetry;
 pub mod tls;
@@ -12,6 +13,7 @@ pub mod tls;
 use tokio::task::JoinHandle;
 
 pub use admin::{Admin, More, Report, merged_metrics};
+pub use role::{Role, RoleError};
 
 /// A role that runs: what it tells of itself, and its end.
 #[derive(Debug)]

@@ -9,11 +9,11 @@
 //! an enum, so that plaintext pays nothing for what it does not use.
 
 mod authority;
+mod caller;
 mod config;
 mod error;
 mod files;
 mod registry;
-mod role;
 mod stream;
 mod verify;
 mod watch;
@@ -31,12 +31,13 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 use tokio_util::sync::CancellationToken;
 
 pub use authority::{Authority, AuthorityError, Issued};
+pub use caller::{Caller, Roles};
 pub use config::{Config, RegistryConfig};
 pub use error::{ConnectError, TlsError, is_tls_record};
 pub use registry::Registry;
-pub use role::{Caller, Role, Roles};
 pub use stream::{ReadHalf, Stream, WriteHalf};
 
+use crate::Role;
 use files::{Files, Loaded};
 
 /// How long a handshake may take.

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use api::{Http, Limits, OriginClient};
 use backend::Backend;
-use service::tls::{Role, Tls};
+use service::Role;
+use service::tls::Tls;
 
 use super::{KEPT_PART, StartError, open_tier, staging_of};
 use crate::config::Config;

@@ -5,10 +5,9 @@ use std::collections::BTreeSet;
 use anyhow::anyhow;
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared, join_all, select_all};
-use service::Admin;
+use service::{Admin, Role};
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::Role;
 use crate::up::folder::Folder;
 use crate::up::parts::{self, Part};
 

@@ -3,10 +3,10 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use serde_json::{Value, json};
-use service::Running;
+use service::{Role, Running};
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::{Role, Up};
+use crate::cli::Up;
 use crate::role::{Part as _, Sockets, bind};
 use crate::up::folder::Folder;
 
@@ -100,7 +100,7 @@ impl Part {
         for (key, flag, addr) in wanted {
             sockets.insert(key, bind(flag, addr).await?);
         }
-        let name = format!("{}-{number}", role.as_str());
+        let name = format!("{role}-{number}");
         Ok(Self {
             name,
             role,

@@ -12,7 +12,8 @@ use http::Uri;
 use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use reqwest::{Body, RequestBuilder, Response};
-use service::tls::{Role, Stream, Tls};
+use service::Role;
+use service::tls::{Stream, Tls};
 use tokio::net::TcpStream;
 
 use super::{IDLE, Limits, cause};

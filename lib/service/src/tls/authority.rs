@@ -9,7 +9,7 @@ use rcgen::{
     Issuer, KeyPair, KeyUsagePurpose, date_time_ymd,
 };
 
-use super::role::Role;
+use crate::Role;
 
 /// Common name of every authority. Which one signed is told by the key.
 const NAME: &str = "Shoal cluster authority";

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustls::{AlertDescription, CertificateError, Error};
 
-use super::role::Role;
+use crate::Role;
 
 /// Certificates that cannot be used. The text says what to do.
 #[derive(Debug, thiserror::Error)]

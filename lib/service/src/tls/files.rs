@@ -17,8 +17,8 @@ use rustls::version::TLS13;
 use rustls::{ClientConfig, Error, RootCertStore, ServerConfig};
 
 use super::error::{TlsError, explain};
-use super::role::Role;
 use super::verify::{OfRole, name_of};
+use crate::Role;
 
 /// Most bytes of a file.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;

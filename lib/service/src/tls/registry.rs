@@ -15,9 +15,9 @@ use tokio_util::sync::CancellationToken;
 use super::config::RegistryConfig;
 use super::error::{ConnectError, TlsError};
 use super::files::Files;
-use super::role::Role;
 use super::stream::Stream;
 use super::{Tls, buffered, watch, within};
+use crate::Role;
 
 /// How a registry takes connections. Clones are the same.
 #[derive(Clone)]

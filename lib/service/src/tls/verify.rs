@@ -10,7 +10,8 @@ use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::pki_types::{CertificateDer, DnsName, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 
-use super::role::{Caller, Role, Roles};
+use super::caller::{Caller, Roles};
+use crate::Role;
 
 /// Checks the other side as every client of TLS does, but for the role that is expected there
 /// instead of the address that was called.
