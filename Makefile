@@ -25,6 +25,11 @@ BUILD_PACKAGES := gcc libc6-dev
 as_root = $(if $(filter-out 0,$(shell id -u)),$(CARGO) build --workspace --bins --tests --locked && \
   CARGO_TARGET_$(shell rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')_RUNNER="sudo -E")
 
+# Where a release is built, for the shell of a recipe. Cargo's folder for what it builds is in
+# CARGO_TARGET_DIR or in a configuration, and below it there is one for the kind of machine.
+RELEASE = $$($(CARGO) metadata --format-version 1 --no-deps --locked \
+  | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/$$(rustc -vV | sed -n 's/^host: //p')/release
+
 .DEFAULT_GOAL := help
 .PHONY: help up build image test check e2e sim fmt bench tools test-tools nydus
 
@@ -34,13 +39,9 @@ help: ## Show this list
 up: build ## Build and run everything in one process; prints what to do next
 	bin/shoal up $(UP_FLAGS)
 
-# Cargo's folder for what it builds is in CARGO_TARGET_DIR or in a configuration, and below it there
-# is one for the kind of machine.
 build: tools ## Build the binary: bin/shoal
 	$(CARGO) build --release --locked -p shoal
-	@mkdir -p bin && ln -sf "$$($(CARGO) metadata --format-version 1 --no-deps --locked \
-	  | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/$$(rustc -vV \
-	  | sed -n 's/^host: //p')/release/shoal" bin/shoal
+	@mkdir -p bin && ln -sf "$(RELEASE)/shoal" bin/shoal
 
 image: ## Build the container image, IMAGE=shoal:local; IMAGE_FLAGS go to docker build
 	docker build -t $(IMAGE) $(IMAGE_FLAGS) .
@@ -61,9 +62,7 @@ sim: tools ## Run all scenarios of the simulator; SEED=n changes their randomnes
 
 bench: tools ## Measure everything and write docs/benchmarks.md; takes minutes
 	$(CARGO) build --release --locked -p shoal -p tests --bin shoal --bin tests-s3
-	@built="$$($(CARGO) metadata --format-version 1 --no-deps --offline --locked \
-	  | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/$$(rustc -vV \
-	  | sed -n 's/^host: //p')/release"; page=$$(mktemp) || exit 1; trap 'rm -f "$$page"' EXIT; \
+	@built="$(RELEASE)"; page=$$(mktemp) || exit 1; trap 'rm -f "$$page"' EXIT; \
 	"$$built/shoal" bench all --s3-server "$$built/tests-s3" \
 	  --commit "$$(git describe --always --dirty 2>/dev/null || echo unknown)" >"$$page" \
 	  && cp "$$page" docs/benchmarks.md && echo "docs/benchmarks.md has the figures"
