@@ -96,7 +96,8 @@ fn run(folder: &Path, samples: &[Sample], steps: &[Step]) {
                     flip(&cache, samples[blob].info.name(), offset);
                     *state = match *state {
                         Piece::Good => Piece::Damaged,
-                        Piece::Damaged => Piece::Good,
+                        // Damage may have been found, and the piece dropped.
+                        Piece::Damaged => Piece::Perhaps { damaged: false },
                         Piece::Perhaps { damaged } => Piece::Perhaps { damaged: !damaged },
                     };
                 }
