@@ -40,10 +40,15 @@ impl Default for Belonging {
 impl Belonging {
     /// Notes that the repository has this, with its length in bytes.
     pub fn note(&self, repository: &RepositoryName, digest: Digest, length: u64) {
-        let entry = Entry {
-            length,
-            noted: Instant::now(),
+        self.note_of(Duration::ZERO, repository, digest, length);
+    }
+
+    /// Notes what was so a while ago: that counts as time for which it was believed.
+    pub fn note_of(&self, age: Duration, repository: &RepositoryName, digest: Digest, length: u64) {
+        let Some(noted) = Instant::now().checked_sub(age) else {
+            return;
         };
+        let entry = Entry { length, noted };
         self.entries.lock().put((repository.clone(), digest), entry);
     }
 
@@ -92,6 +97,10 @@ mod tests {
         tokio::time::advance(BELIEVED).await;
         assert_eq!(belonging.length(&one, &digest), None);
         assert_eq!(belonging.remembered(&one, &digest), Some(7));
+        belonging.note_of(BELIEVED / 2, &one, digest, 7);
+        assert_eq!(belonging.length(&one, &digest), Some(7));
+        tokio::time::advance(BELIEVED / 2).await;
+        assert_eq!(belonging.length(&one, &digest), None);
         tokio::time::advance(REMEMBERED).await;
         assert_eq!(belonging.remembered(&one, &digest), None);
         belonging.note(&one, digest, 7);

@@ -136,7 +136,7 @@ async fn blob(
         .copied();
     let length = length.ok_or(Failure(ErrorCode::BlobUnknown))?;
     let length = Some(length);
-    Ok(Json(BlobStat { length }))
+    Ok(Json(BlobStat::new(length)))
 }
 
 async fn tags(

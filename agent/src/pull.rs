@@ -1,6 +1,7 @@
 //! What clients pull: names from the build-index, bytes from the swarm.
 
 use std::str::FromStr;
+use std::time::Duration;
 
 use api::build_index::{ManifestContent, Names, PageQuery};
 use api::{BuildIndexClient, CallError, ErrorCode};
@@ -170,7 +171,8 @@ impl SwarmPull {
                     // It was pushed a moment ago: origins have it, and storage will.
                     None => self.swarm_length(repository, digest).await?,
                 };
-                self.blobs.note(repository, *digest, length);
+                let age = Duration::from_millis(stat.age_ms);
+                self.blobs.note_of(age, repository, *digest, length);
                 return Ok(length);
             }
             Err(error) => error,

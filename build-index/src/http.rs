@@ -177,7 +177,7 @@ async fn get_blob(
     Path((repository, digest)): Path<(String, String)>,
 ) -> Result<Json<BlobStat>, Failure> {
     let (repository, digest) = parse_blob(&repository, &digest)?;
-    let found = doors.repositories.blob(&repository, &digest);
+    let found = doors.repositories.known(&repository, &digest);
     let found = bounded(doors.read_wait, found).await?;
     found
         .ok_or(Failure::BlobUnknown { repository, digest })
@@ -202,8 +202,7 @@ async fn put_blob(
         doors.repositories.link(&repository, &digest, &query).await
     })
     .await?;
-    let length = Some(length);
-    Ok(Json(BlobStat { length }))
+    Ok(Json(BlobStat::new(Some(length))))
 }
 
 async fn delete_blob(

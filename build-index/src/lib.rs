@@ -2,9 +2,11 @@
 //! refers to what.
 //!
 //! Storage is the truth. Nothing of it is remembered here but bytes that are named by their digest,
-//! so any build-index gives the same answers, and one that was just started too. Everything stands
-//! in the layout of CNCF Distribution besides; see [`backend::layout`].
+//! and for seconds which blobs a repository has ([`belonging`]), so any build-index gives the same
+//! answers, and one that was just started too. Everything stands in the layout of CNCF Distribution
+//! besides; see [`backend::layout`].
 
+mod belonging;
 mod config;
 mod error;
 mod flights;

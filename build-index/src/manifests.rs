@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 use api::build_index::{ManifestContent, ManifestStored, WriteId};
 use backend::layout;
@@ -100,10 +101,12 @@ impl Manifests {
         let Some(content) = self.repositories.manifest(repository, &digest).await? else {
             return Err(self.unknown(repository, reference).await?);
         };
-        let Some((stated, bytes)) = self.bytes(&digest, &content).await? else {
+        let Some(kept) = self.bytes(&digest, &content).await? else {
             return Err(self.unknown(repository, reference).await?);
         };
-        let media_type = match stated {
+        self.repositories.named(repository, &kept.blobs);
+        let bytes = kept.bytes;
+        let media_type = match kept.stated {
             Some(stated) => stated,
             None => self.recorded_type(&digest, &bytes).await?,
         };
@@ -153,7 +156,13 @@ impl Manifests {
                 }
             }
         }
-        self.kept.put(digest, media::stated(&bytes), bytes);
+        let content = Content {
+            stated: media::stated(&bytes),
+            bytes,
+            blobs: blobs_of(&manifest),
+        };
+        self.repositories.named(&repository, &content.blobs);
+        self.kept.put(digest, content);
         self.metrics.manifests_stored.inc();
         Ok(ManifestStored {
             digest,
@@ -214,12 +223,8 @@ impl Manifests {
         })
     }
 
-    /// Returns the bytes of a manifest, hashed, and the media type that they state.
-    async fn bytes(
-        &self,
-        digest: &Digest,
-        content: &Digest,
-    ) -> Result<Option<(Option<String>, Bytes)>, Failure> {
+    /// Returns the bytes of a manifest, hashed, and what they state.
+    async fn bytes(&self, digest: &Digest, content: &Digest) -> Result<Option<Content>, Failure> {
         if let Some(kept) = self.kept.get(digest) {
             return Ok(Some(kept));
         }
@@ -231,9 +236,14 @@ impl Manifests {
         if Digest::of(digest.algorithm(), &bytes) != *digest {
             return Err(Failure::Damaged(*digest));
         }
-        let stated = media::stated(&bytes);
-        self.kept.put(*digest, stated.clone(), bytes.clone());
-        Ok(Some((stated, bytes)))
+        let manifest = Manifest::parse(None, &bytes);
+        let content = Content {
+            stated: media::stated(&bytes),
+            bytes,
+            blobs: manifest.as_ref().map_or_else(|_| Arc::default(), blobs_of),
+        };
+        self.kept.put(*digest, content.clone());
+        Ok(Some(content))
     }
 
     /// Returns the media type that a manifest was pushed with, or one that fits.
@@ -343,7 +353,7 @@ impl Manifests {
         content: &Digest,
     ) -> Result<(), Failure> {
         let bytes = match self.bytes(digest, content).await {
-            Ok(Some((_, bytes))) => bytes,
+            Ok(Some(content)) => content.bytes,
             // What cannot be read does not show as a referrer once its link is gone.
             Ok(None) | Err(Failure::Damaged(_)) => return Ok(()),
             Err(error) => return Err(error),
@@ -388,13 +398,38 @@ impl Removals {
     }
 }
 
-/// Manifests by digest, bounded by their bytes, each with the media type it states.
+/// A manifest that was hashed.
+#[derive(Clone, Debug, Default)]
+struct Content {
+    /// The media type that it states.
+    stated: Option<String>,
+    bytes: Bytes,
+    /// Digest and length of each blob that its repositories have with it.
+    blobs: Arc<[(Digest, u64)]>,
+}
+
+impl Content {
+    fn size(&self) -> usize {
+        self.bytes.len() + size_of_val(&*self.blobs) + ENTRY_BYTES
+    }
+}
+
+fn blobs_of(manifest: &Manifest) -> Arc<[(Digest, u64)]> {
+    let needed = manifest
+        .references()
+        .filter(|referenced| referenced.role.must_exist() && !referenced.role.is_manifest());
+    needed
+        .map(|referenced| (referenced.descriptor.digest, referenced.descriptor.size))
+        .collect()
+}
+
+/// Manifests by digest, bounded by their bytes.
 #[derive(Debug)]
 struct Kept(Mutex<ByUse>);
 
 #[derive(Debug)]
 struct ByUse {
-    entries: LruCache<Digest, (Option<String>, Bytes)>,
+    entries: LruCache<Digest, Content>,
     total_bytes: usize,
     limit_bytes: usize,
 }
@@ -408,20 +443,20 @@ impl Kept {
         }))
     }
 
-    fn get(&self, digest: &Digest) -> Option<(Option<String>, Bytes)> {
+    fn get(&self, digest: &Digest) -> Option<Content> {
         self.0.lock().entries.get(digest).cloned()
     }
 
-    fn put(&self, digest: Digest, stated: Option<String>, bytes: Bytes) {
+    fn put(&self, digest: Digest, content: Content) {
         let mut by_use = self.0.lock();
-        by_use.total_bytes += bytes.len() + ENTRY_BYTES;
-        if let Some((_, before)) = by_use.entries.put(digest, (stated, bytes)) {
-            by_use.total_bytes -= before.len() + ENTRY_BYTES;
+        by_use.total_bytes += content.size();
+        if let Some(before) = by_use.entries.put(digest, content) {
+            by_use.total_bytes -= before.size();
         }
         while by_use.total_bytes > by_use.limit_bytes
-            && let Some((_, (_, oldest))) = by_use.entries.pop_lru()
+            && let Some((_, oldest)) = by_use.entries.pop_lru()
         {
-            by_use.total_bytes -= oldest.len() + ENTRY_BYTES;
+            by_use.total_bytes -= oldest.size();
         }
     }
 }
@@ -435,7 +470,11 @@ mod tests {
         let kept = Kept::new(3000);
         let digest = |fill: u8| Digest::sha256(&[fill]);
         let put = |fill: u8, length| {
-            kept.put(digest(fill), None, vec![fill; length].into());
+            let content = Content {
+                bytes: vec![fill; length].into(),
+                ..Content::default()
+            };
+            kept.put(digest(fill), content);
             kept.0.lock().total_bytes
         };
         put(1, 800);

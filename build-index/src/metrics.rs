@@ -21,6 +21,10 @@ pub(crate) struct Metrics {
     pub(crate) resolves: Counter,
     /// Reads of storage that answered them: fewer, where many ask at once.
     pub(crate) resolve_reads: Counter,
+    /// Looks into storage whether a repository has a blob: fewer than questions, where many ask.
+    pub(crate) blob_looks: Counter,
+    /// Such questions that memory answered because storage could not be asked.
+    pub(crate) stale_blobs: Counter,
     /// Manifests that were stored.
     pub(crate) manifests_stored: Counter,
     /// Tags that were written or removed.
@@ -100,6 +104,8 @@ impl Metrics {
             latency,
             resolves,
             resolve_reads,
+            blob_looks,
+            stale_blobs,
             manifests_stored,
             tags_written,
             tag_conflicts,
@@ -111,6 +117,10 @@ impl Metrics {
         registry.register("resolves", "Questions what a tag names", resolves);
         let help = "Reads of storage for the question what a tag names";
         registry.register("resolve_reads", help, resolve_reads);
+        let help = "Looks into storage whether a repository has a blob";
+        registry.register("blob_looks", help, blob_looks);
+        let help = "Blobs known from memory alone, because storage could not be asked";
+        registry.register("stale_blobs", help, stale_blobs);
         registry.register("manifests_stored", "Manifests stored", manifests_stored);
         registry.register("tags_written", "Tags written or removed", tags_written);
         let help = "Times somebody else wrote a tag meanwhile";
@@ -129,6 +139,8 @@ impl Metrics {
             }),
             resolves: Counter::default(),
             resolve_reads: Counter::default(),
+            blob_looks: Counter::default(),
+            stale_blobs: Counter::default(),
             manifests_stored: Counter::default(),
             tags_written: Counter::default(),
             tag_conflicts: Counter::default(),

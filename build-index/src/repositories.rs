@@ -1,21 +1,47 @@
-//! Which blobs and manifests are in a repository, by its links.
+//! Which blobs and manifests are in a repository, by its links. What is remembered of them, and how
+//! long that is believed, stands in [`crate::belonging`].
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::ErrorCode;
 use api::build_index::{BlobStat, LinkQuery};
 use backend::{List, layout};
 use oci::{Algorithm, Digest, RepositoryName};
 
+use crate::belonging::{Belonging, Had};
 use crate::error::Failure;
+use crate::flights::{Flights, Lost};
+use crate::metrics::Metrics;
 use crate::storage::Storage;
+
+/// The share of the wait for storage after which what is remembered does as well.
+const IMPATIENCE: u32 = 4;
 
 /// The links of all repositories. Clones are the same.
 #[derive(Clone, Debug)]
 pub(crate) struct Repositories {
     storage: Storage,
+    metrics: Metrics,
+    /// How long a look may take that others wait for too.
+    read_wait: Duration,
+    lately: Arc<Lately>,
+}
+
+#[derive(Debug, Default)]
+struct Lately {
+    belonging: Belonging,
+    looks: Flights<(RepositoryName, Digest), Result<Option<BlobStat>, Failure>>,
 }
 
 impl Repositories {
-    pub(crate) const fn new(storage: Storage) -> Self {
-        Self { storage }
+    pub(crate) fn new(storage: Storage, metrics: Metrics, read_wait: Duration) -> Self {
+        Self {
+            storage,
+            metrics,
+            read_wait,
+            lately: Arc::default(),
+        }
     }
 
     /// Returns whether there is such a repository: whether it ever had a blob or a manifest, and
@@ -30,8 +56,77 @@ impl Repositories {
         Ok(matches!(first, Some("_layers" | "_manifests")))
     }
 
-    /// Returns what is known of a blob that a repository has. Its content may not be in storage
-    /// yet, or not any more.
+    /// Returns what is known of a blob that a repository has, from memory where it was looked for
+    /// within the last seconds, or where storage cannot be asked. Those who ask at the same time
+    /// share one look.
+    pub(crate) async fn known(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<BlobStat>, Failure> {
+        let belonging = &self.lately.belonging;
+        if let Some(had) = belonging.believed(repository, digest) {
+            return Ok(Some(stat(had)));
+        }
+        let look = self.look(repository, digest);
+        let Some(had) = belonging.remembered(repository, digest) else {
+            return look.await;
+        };
+        let wait = self.read_wait / IMPATIENCE;
+        let looked = tokio::time::timeout(wait, look).await;
+        let error = match looked.unwrap_or(Err(Failure::Timeout(wait.as_secs()))) {
+            Err(error) if error.code() == ErrorCode::Unavailable => error,
+            known => return known,
+        };
+        tracing::warn!(%repository, %digest, %error, "a blob is known from memory alone");
+        self.metrics.stale_blobs.inc();
+        Ok(Some(stat(had)))
+    }
+
+    /// Looks into storage, together with all who want the same.
+    async fn look(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<BlobStat>, Failure> {
+        let key = (repository.clone(), *digest);
+        let this = self.clone();
+        let read = {
+            let key = key.clone();
+            move || {
+                let (this, (repository, digest)) = (this.clone(), key.clone());
+                async move {
+                    let belonging = &this.lately.belonging;
+                    // Those who came during a look need no second one.
+                    if let Some(had) = belonging.believed(&repository, &digest) {
+                        return Ok(Some(stat(had)));
+                    }
+                    this.metrics.blob_looks.inc();
+                    let look = belonging.look();
+                    let wait = this.read_wait;
+                    let found = this.blob(&repository, &digest);
+                    let found = tokio::time::timeout(wait, found).await;
+                    let found = found.unwrap_or(Err(Failure::Timeout(wait.as_secs())))?;
+                    let length = found.and_then(|stat| stat.length);
+                    belonging.saw(look, &repository, &digest, length);
+                    Ok(found)
+                }
+            }
+        };
+        let answer = self.lately.looks.ask(&key, read).await;
+        answer.unwrap_or_else(|Lost| Err(Failure::Internal("a look was lost".into())))
+    }
+
+    /// Notes what a manifest of the repository names that was stored or given: digest and length of
+    /// each blob.
+    pub(crate) fn named(&self, repository: &RepositoryName, blobs: &[(Digest, u64)]) {
+        for (digest, length) in blobs {
+            self.lately.belonging.named(repository, *digest, *length);
+        }
+    }
+
+    /// Returns what storage knows of a blob that a repository has. Its content may not be in
+    /// storage yet, or not any more.
     pub(crate) async fn blob(
         &self,
         repository: &RepositoryName,
@@ -41,7 +136,7 @@ impl Repositories {
         let Some(target) = self.storage.link(&link).await? else {
             return Ok(None);
         };
-        let absent = Some(BlobStat { length: None });
+        let absent = Some(BlobStat::new(None));
         let Some(content) = self.storage.content(&target).await? else {
             return Ok(absent);
         };
@@ -51,8 +146,7 @@ impl Repositories {
         if content != *digest {
             self.find_by(digest, &content).await;
         }
-        let length = Some(stat.length);
-        Ok(Some(BlobStat { length }))
+        Ok(Some(BlobStat::new(Some(stat.length))))
     }
 
     /// Lets others find content by its sha512 which docker-registry took: its link says where that
@@ -160,7 +254,11 @@ impl Repositories {
                 digest: *digest,
             });
         }
-        Ok(self.storage.delete(&link).await?)
+        // Whatever becomes of it, it may be gone.
+        self.lately.belonging.removed(repository, digest);
+        let deleted = self.storage.delete(&link).await;
+        self.lately.belonging.removed(repository, digest);
+        Ok(deleted?)
     }
 
     /// Returns the length of a blob in storage, whoever has it.
@@ -170,5 +268,12 @@ impl Repositories {
         };
         let stat = self.storage.stat(&layout::blob(&content)).await?;
         Ok(stat.map(|stat| stat.length))
+    }
+}
+
+fn stat(had: Had) -> BlobStat {
+    BlobStat {
+        length: Some(had.length),
+        age_ms: u64::try_from(had.age.as_millis()).unwrap_or(u64::MAX),
     }
 }

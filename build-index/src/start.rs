@@ -162,7 +162,7 @@ pub(crate) fn doors(
         None => Storage::new(backend),
     };
     let (read_wait, write_wait) = (config.read_wait, config.write_wait);
-    let repositories = Repositories::new(storage.clone());
+    let repositories = Repositories::new(storage.clone(), metrics.clone(), read_wait);
     let referrers = Referrers::new(storage.clone(), repositories.clone());
     let writes = matches!(writer, Writer::Here);
     let tags = Tags::new(storage.clone(), metrics.clone(), read_wait, process, writes);
@@ -222,6 +222,7 @@ impl Report for IndexReport {
             "http_addr": self.http_addr,
             "tag_writer": self.tag_writer,
             "resolves": self.metrics.resolves.get(),
+            "stale_blobs": self.metrics.stale_blobs.get(),
             "manifests_stored": self.metrics.manifests_stored.get(),
             "tags_written": self.metrics.tags_written.get(),
             "tag_conflicts": self.metrics.tag_conflicts.get(),

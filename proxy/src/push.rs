@@ -84,8 +84,11 @@ impl ClusterPush {
         from: &RepositoryName,
     ) -> Result<bool, Error> {
         match self.index.blob(from, digest).await {
-            Ok(BlobStat { length: None }) => {}
-            Ok(BlobStat { length: Some(_) }) | Err(_) => return Ok(false),
+            Ok(BlobStat { length: None, .. }) => {}
+            Ok(BlobStat {
+                length: Some(_), ..
+            })
+            | Err(_) => return Ok(false),
         }
         // Whatever goes wrong now, the client can upload the blob instead.
         let Ok(length) = self.origins.length(digest).await else {

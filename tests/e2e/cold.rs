@@ -8,7 +8,7 @@ use oci::Digest;
 use tests::http::Body;
 use tests::roles::{Backend, Cluster, Size, until_metric};
 use tests::s3::S3Options;
-use tests::{curl, random};
+use tests::{curl, push, random};
 use torrent::{MetaInfo, TreeHasher};
 
 const MIB: usize = 1 << 20;
@@ -148,7 +148,8 @@ fn small_cold_blobs_are_read_once_each() {
     check_reads(&cluster, sum, 3 * 64);
 }
 
-/// A pull that the bucket fails in waits for it and goes on; what a peer has needs no bucket.
+/// A pull that the bucket fails in waits for it and goes on; what a peer has needs no bucket, also
+/// where the image is new to the agent.
 #[test]
 fn a_bucket_that_is_gone_for_a_while_is_waited_for() {
     let mut cluster = Cluster::new(size(1, 3));
@@ -157,17 +158,20 @@ fn a_bucket_that_is_gone_for_a_while_is_waited_for() {
     });
     cluster.start_all();
     let warm = random::bytes(3, 5 * MIB);
-    let warm = (put_blob(&cluster, &warm), warm);
+    let image = push::image(&cluster.proxy(), "team/big", "v1", &[warm.clone()]);
     let agent = |number: u8| cluster.part(&format!("agent-{number}"));
-    let get = |number: u8, digest: &Digest| {
-        let answer = curl::get(&format!("{}{}", agent(number).url(), path_of(digest)));
-        assert_eq!(answer.status, 200, "{}", answer.text());
+    let get = |number: u8, path: &str| {
+        let answer = curl::get(&format!("{}{path}", agent(number).url()));
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
         answer.body
     };
-    assert!(get(1, &warm.0) == warm.1);
-    // It knows that the repository has the blob, and has none of its bytes.
-    let known = curl::head(&format!("{}{}", agent(3).url(), path_of(&warm.0)));
-    assert_eq!(known.status, 200, "{}", known.head);
+    // The first one has all of it, the third one has begun: clients ask for the manifest first.
+    let (manifest, layer) = ("/v2/team/big/manifests/v1", path_of(&image.layers[0]));
+    for number in [1, 3] {
+        let bytes = get(number, manifest);
+        assert_eq!(Digest::sha256(&bytes), image.manifest);
+    }
+    assert!(get(1, &layer) == warm);
     let bytes = random::bytes(4, 64 * MIB);
     let digest = put_blob(&cluster, &bytes);
     put_metainfo(&cluster, &bytes);
@@ -177,7 +181,8 @@ fn a_bucket_that_is_gone_for_a_while_is_waited_for() {
     cluster.s3().set_fault(Fault::Unreachable);
     let counts = || agent(2).metric("peer_pieces_total", &[]);
     assert!(counts() < 60, "the bucket was cut off too late");
-    assert!(get(3, &warm.0) == warm.1, "peers have it");
+    assert!(get(3, &layer) == warm, "peers have it");
+    let _ = get(3, &path_of(&image.config));
     std::thread::sleep(Duration::from_secs(3));
     cluster.s3().set_faults(&[]);
     let rest = body.rest();

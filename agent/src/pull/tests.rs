@@ -159,7 +159,7 @@ async fn without_a_build_index_what_was_served_lately_still_is() {
 
     // Believed no more, and asked in vain.
     tokio::time::pause();
-    tokio::time::advance(std::time::Duration::from_secs(6)).await;
+    tokio::time::advance(Duration::from_secs(6)).await;
     tokio::time::resume();
     bench.index.asked();
     let stale = bench.manifest(&digest.to_string()).await.unwrap();

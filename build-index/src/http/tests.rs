@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::start::doors;
 
 mod manifests;
+mod memory;
 mod repositories;
 mod writer;
 

@@ -13,7 +13,7 @@ const WAIT: Duration = Duration::from_secs(30);
 
 fn names_over(backend: &Arc<dyn Backend>) -> (Names, Tags) {
     let storage = Storage::new(Arc::clone(backend));
-    let repositories = Repositories::new(storage.clone());
+    let repositories = Repositories::new(storage.clone(), Metrics::new(), WAIT);
     let tags = Tags::new(storage.clone(), Metrics::new(), WAIT, 1, true);
     (Names::new(storage, repositories, tags.clone(), WAIT), tags)
 }

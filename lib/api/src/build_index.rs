@@ -137,6 +137,25 @@ pub struct ManifestStored {
 pub struct BlobStat {
     /// Bytes; `None` where the repository has it and storage does not, or not yet: origins know.
     pub length: Option<u64>,
+    /// How long ago that was so, in milliseconds: a build-index remembers what storage said.
+    #[serde(default, skip_serializing_if = "is_now")]
+    pub age_ms: u64,
+}
+
+impl BlobStat {
+    /// Describes a blob as it is now.
+    #[must_use]
+    pub const fn new(length: Option<u64>) -> Self {
+        Self { length, age_ms: 0 }
+    }
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+const fn is_now(age_ms: &u64) -> bool {
+    *age_ms == 0
 }
 
 /// A blob that an origin has taken, and that need not be in storage yet.

@@ -280,10 +280,7 @@ async fn stat(
     Path((repository, digest)): Path<(String, String)>,
 ) -> Response {
     match world.blob(&repository, &digest.parse().unwrap()) {
-        Some(length) => Json(BlobStat {
-            length: Some(length),
-        })
-        .into_response(),
+        Some(length) => Json(BlobStat::new(Some(length))).into_response(),
         None => failed(ErrorCode::BlobUnknown),
     }
 }
@@ -305,8 +302,7 @@ async fn link(
         return failed(ErrorCode::BlobUnknown);
     };
     world.links.lock().unwrap().insert((repository, digest));
-    let length = Some(length);
-    Json(BlobStat { length }).into_response()
+    Json(BlobStat::new(Some(length))).into_response()
 }
 
 async fn unlink(
