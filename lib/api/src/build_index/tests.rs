@@ -30,7 +30,7 @@ async fn agreeable() -> Server {
             let done = Response::builder().status(204);
             done.body(Body::empty()).unwrap()
         } else if line.contains("/blobs/") {
-            json(200, &BlobStat { length: Some(5) })
+            json(200, &BlobStat::new(Some(5)))
         } else if line.contains("/referrers/") {
             let descriptors = Vec::new();
             json(200, &Referrers { descriptors })
@@ -94,7 +94,7 @@ async fn calls_about_repositories_have_their_paths() {
     assert_eq!(client.blob(&name, &digest).await.unwrap().length, Some(5));
     for from in [None, Some(&from)] {
         let linked = client.link_blob(&name, &digest, from).await;
-        assert_eq!(linked.unwrap(), Some(BlobStat { length: Some(5) }));
+        assert_eq!(linked.unwrap(), Some(BlobStat::new(Some(5))));
     }
     client.unlink_blob(&name, &digest).await.unwrap();
     for artifact_type in [None, Some("x/y+z")] {
@@ -140,7 +140,7 @@ fn paths_are_those_of_the_contract() {
 
 #[tokio::test]
 async fn the_next_one_is_asked_where_one_cannot_answer() {
-    let good = Server::start(|_: &Asked| json(200, &BlobStat { length: Some(5) })).await;
+    let good = Server::start(|_: &Asked| json(200, &BlobStat::new(Some(5)))).await;
     let away = Server::start(|_: &Asked| error(ErrorCode::Unavailable)).await;
     let strange = Server::start(|_: &Asked| json(200, &"no stat")).await;
     let dead = nobody().await;
