@@ -38,6 +38,8 @@ pub struct Metrics {
     pub run_misses: Counter,
     /// Bytes of runs that had to make room for others.
     pub run_evicted_bytes: Counter,
+    /// Origins that did not keep up with the second copy of an upload.
+    pub mirrors_dropped: Counter,
     /// Reads between origins.
     pub ring_reads: Family<RingRead, Counter>,
 }
@@ -151,7 +153,7 @@ impl Metrics {
         }
     }
 
-    fn counts(&self) -> [(&'static str, &'static str, Counter); 5] {
+    fn counts(&self) -> [(&'static str, &'static str, Counter); 6] {
         let revoked = "Sources that were not what their digest says, or changed";
         [
             ("uploads", "Uploads that became blobs", self.uploads.clone()),
@@ -170,6 +172,11 @@ impl Metrics {
                 "run_misses",
                 "Reads that began a run",
                 self.run_misses.clone(),
+            ),
+            (
+                "mirrors_dropped",
+                "Origins that did not keep up with the second copy of an upload",
+                self.mirrors_dropped.clone(),
             ),
         ]
     }

@@ -1,8 +1,8 @@
 //! The second copy of an upload, which another origin gets while this one receives it.
 //!
-//! The copy is a help, never a burden: an origin that does not keep up, or fails, is dropped, and
-//! what it lacks at the end of the upload is made good by a copy of the whole. Which uploads have
-//! one is known to the process alone.
+//! The copy is a help, never a burden: an origin that takes nothing for a while, or fails, is
+//! dropped, and what it lacks at the end of the upload is made good by a copy of the whole to
+//! another one. Which uploads have one is known to the process alone.
 
 use std::collections::HashMap;
 use std::io;
@@ -10,21 +10,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::origin::CommitQuery;
-use api::{BlobStream, Name, OriginClient};
+use api::{BlobStream, CallError, Name, OriginClient};
 use backend::{Backend as _, layout};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use oci::{Digest, RepositoryName};
 use parking_lot::Mutex;
+use prometheus_client::metrics::counter::Counter;
 use store::UploadId;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use crate::held::Held;
 
 /// Parts of an upload, of 1 MiB, that may wait for the other origin.
 const WINDOW: usize = 8;
-/// How long an upload waits for the other origin once, before that is dropped.
+/// How long the other origin may take nothing of an upload, or not answer, before it is dropped.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long it may take to make a blob durable: a slow disk syncs many bytes.
+const COMMIT_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Second copies of uploads.
 #[derive(Debug)]
@@ -32,6 +36,21 @@ pub struct Mirrors {
     origins: OriginClient,
     me: Name,
     sessions: Mutex<HashMap<UploadId, Arc<Session>>>,
+    /// Origins that were dropped because they did not keep up.
+    dropped: Counter,
+}
+
+/// A second copy that was not made.
+#[derive(Debug, thiserror::Error)]
+enum CopyError {
+    #[error(transparent)]
+    Call(#[from] CallError),
+    #[error("{origin} took nothing for {} s, and is dropped", .after.as_secs())]
+    Stalled { origin: Name, after: Duration },
+    #[error("no origin answered within {} s", .0.as_secs())]
+    NoAnswer(Duration),
+    #[error(transparent)]
+    Folder(#[from] backend::Error),
 }
 
 /// The copy of one upload.
@@ -91,11 +110,12 @@ impl Copying {
 
 impl Mirrors {
     #[must_use]
-    pub fn new(origins: OriginClient, me: Name) -> Self {
+    pub fn new(origins: OriginClient, me: Name, dropped: Counter) -> Self {
         Self {
             origins,
             me,
             sessions: Mutex::default(),
+            dropped,
         }
     }
 
@@ -137,8 +157,8 @@ impl Mirrors {
             return;
         };
         if remote.upload.is_none() {
-            match self.origins.begin_mirror(&self.me).await {
-                Ok((origin, id)) => remote.upload = Some((origin.name, id)),
+            match self.begin_elsewhere().await {
+                Ok(upload) => remote.upload = Some(upload),
                 Err(error) => {
                     tracing::warn!(%error, "no origin takes the second copy of an upload now");
                     return;
@@ -149,16 +169,66 @@ impl Mirrors {
             return;
         };
         let body = stream::once(std::future::ready(first)).chain(receive(parts));
-        let sent = self
-            .origins
-            .append_mirror(origin.as_str(), &id, offset, body.boxed());
-        match sent.await {
+        match self.send_all(&origin, &id, offset, body.boxed()).await {
             Ok(offset) => {
                 remote.offset = offset;
                 remote.is_broken = false;
             }
             Err(error) => {
                 tracing::warn!(%origin, %error, "the second copy of an upload broke off");
+            }
+        }
+    }
+
+    /// Begins an upload at another origin.
+    async fn begin_elsewhere(&self) -> Result<(Name, String), CopyError> {
+        let begun = tokio::time::timeout(PATIENCE, self.origins.begin_mirror(&self.me)).await;
+        let (origin, id) = begun.map_err(|_| CopyError::NoAnswer(PATIENCE))??;
+        Ok((origin.name, id))
+    }
+
+    /// Appends bytes to an upload of another origin, unless that takes none of them for a while;
+    /// returns its offset then.
+    async fn send_all(
+        &self,
+        origin: &Name,
+        id: &str,
+        offset: u64,
+        body: BlobStream,
+    ) -> Result<u64, CopyError> {
+        let (body, pace) = paced(body);
+        let sent = self
+            .origins
+            .append_mirror(origin.as_str(), id, offset, body);
+        self.unless(stalled(pace), origin, PATIENCE, sent).await
+    }
+
+    /// Ends an upload of another origin, which is this blob.
+    async fn end_elsewhere(
+        &self,
+        origin: &Name,
+        id: &str,
+        query: &CommitQuery,
+    ) -> Result<(), CopyError> {
+        let ended = self.origins.end_upload(origin.as_str(), id, query);
+        let late = tokio::time::sleep(COMMIT_PATIENCE);
+        self.unless(late, origin, COMMIT_PATIENCE, ended).await?;
+        Ok(())
+    }
+
+    async fn unless<T>(
+        &self,
+        late: impl Future<Output = ()>,
+        origin: &Name,
+        after: Duration,
+        call: impl Future<Output = Result<T, CallError>>,
+    ) -> Result<T, CopyError> {
+        tokio::select! {
+            called = call => Ok(called?),
+            () = late => {
+                self.dropped.inc();
+                let origin = origin.clone();
+                Err(CopyError::Stalled { origin, after })
             }
         }
     }
@@ -179,13 +249,14 @@ impl Mirrors {
             return false;
         };
         if remote.is_broken || remote.offset != length {
-            let _ = self.origins.cancel(origin.as_str(), id).await;
+            // Whoever did not keep up need not be heard.
+            let (origins, origin, id) = (self.origins.clone(), origin.clone(), id.clone());
+            tokio::spawn(async move { origins.cancel(origin.as_str(), &id).await });
             return false;
         }
         let query = self.query(digest, repositories);
-        let committed = self.origins.end_upload(origin.as_str(), id, &query);
-        match committed.await {
-            Ok(_) => true,
+        match self.end_elsewhere(origin, id, &query).await {
+            Ok(()) => true,
             Err(error) => {
                 tracing::warn!(%origin, %digest, %error, "the second copy of a blob failed");
                 false
@@ -197,27 +268,22 @@ impl Mirrors {
     pub async fn copy(&self, held: &Held, copy: CopyOf<'_>) -> bool {
         match self.try_to_copy(held, copy).await {
             Ok(()) => true,
-            Err(reason) => {
-                tracing::warn!(digest = %copy.digest, reason, "a blob has no second copy");
+            Err(error) => {
+                tracing::warn!(digest = %copy.digest, %error, "a blob has no second copy yet");
                 false
             }
         }
     }
 
-    async fn try_to_copy(&self, held: &Held, copy: CopyOf<'_>) -> Result<(), String> {
-        let text = |error: api::CallError| error.to_string();
-        let (origin, id) = self.origins.begin_mirror(&self.me).await.map_err(text)?;
-        let origin = origin.name.as_str();
-        let object = held.folder().get(&layout::blob(copy.content), None).await;
-        let object = object.map_err(|error| error.to_string())?;
+    async fn try_to_copy(&self, held: &Held, copy: CopyOf<'_>) -> Result<(), CopyError> {
+        let (origin, id) = self.begin_elsewhere().await?;
+        let object = held.folder().get(&layout::blob(copy.content), None).await?;
         if object.stat.length > 0 {
             let body: BlobStream = object.body.map_err(io::Error::other).boxed();
-            let appended = self.origins.append_mirror(origin, &id, 0, body);
-            appended.await.map_err(text)?;
+            self.send_all(&origin, &id, 0, body).await?;
         }
         let query = self.query(copy.digest, copy.repositories);
-        let committed = self.origins.end_upload(origin, &id, &query);
-        committed.await.map(|_| ()).map_err(text)
+        self.end_elsewhere(&origin, &id, &query).await
     }
 
     fn query(&self, digest: &Digest, repositories: &[RepositoryName]) -> CommitQuery {
@@ -257,4 +323,86 @@ fn receive(parts: mpsc::Receiver<io::Result<Bytes>>) -> BlobStream {
         Some((part, parts))
     })
     .boxed()
+}
+
+/// Since when the other origin has something to do; `None` while it waits for more.
+type Pace = watch::Receiver<Option<Instant>>;
+
+/// Returns the stream, and whose turn it is: that of who gives its parts, or of who takes them.
+fn paced(body: BlobStream) -> (BlobStream, Pace) {
+    let (busy, pace) = watch::channel(Some(Instant::now()));
+    let paced = stream::unfold((body, busy), |(mut body, busy)| async move {
+        busy.send_replace(None);
+        let part = body.next().await;
+        // Also at the end: the answer is waited for.
+        busy.send_replace(Some(Instant::now()));
+        Some((part?, (body, busy)))
+    });
+    (paced.boxed(), pace)
+}
+
+/// Returns when who takes the parts has taken none for [`PATIENCE`].
+async fn stalled(mut pace: Pace) {
+    loop {
+        let since = *pace.borrow_and_update();
+        let until = async {
+            match since {
+                Some(since) => tokio::time::sleep_until(since + PATIENCE).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = until => return,
+            changed = pace.changed() => if changed.is_err() {
+                // All parts were taken, or will not be: the answer is what is left to wait for.
+                return tokio::time::sleep(PATIENCE).await;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(count: usize) -> (mpsc::Sender<io::Result<Bytes>>, BlobStream) {
+        let (sender, parts) = mpsc::channel(count);
+        (sender, receive(parts))
+    }
+
+    async fn is_stalled(pace: &Pace) -> bool {
+        let almost = PATIENCE - Duration::from_millis(1);
+        tokio::time::timeout(almost, stalled(pace.clone()))
+            .await
+            .is_ok()
+    }
+
+    /// Whoever waits for the client to send more is not slow.
+    #[tokio::test(start_paused = true)]
+    async fn only_who_does_not_take_what_is_there_is_dropped() {
+        let (sender, body) = parts(2);
+        let (mut body, pace) = paced(body);
+        let mut next = Box::pin(async move {
+            let part = body.next().await;
+            (part, body)
+        });
+        assert!(futures_util::poll!(&mut next).is_pending());
+        tokio::time::advance(PATIENCE * 3).await;
+        assert!(!is_stalled(&pace).await, "the client sends nothing");
+        sender.send(Ok(Bytes::from_static(b"x"))).await.unwrap();
+        let (part, mut body) = next.await;
+        assert!(part.is_some());
+        assert!(!is_stalled(&pace).await, "it has just taken one");
+        tokio::time::advance(Duration::from_millis(2)).await;
+        assert!(is_stalled(&pace).await, "it takes no more");
+        drop(sender);
+        assert!(body.next().await.is_none());
+        assert!(!is_stalled(&pace).await, "it may answer now");
+        tokio::time::advance(Duration::from_millis(2)).await;
+        assert!(is_stalled(&pace).await, "it does not answer");
+        drop(body);
+        let start = Instant::now();
+        stalled(pace).await;
+        assert!(start.elapsed() <= PATIENCE, "that ends too");
+    }
 }

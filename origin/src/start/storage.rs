@@ -32,7 +32,7 @@ impl Storage {
     ) -> Result<Self, StartError> {
         let tier = open_tier(config, &store, tls, metrics).await?;
         let copies = match &tier {
-            Some(tier) => Some(open_copies(config, tier, tls).await?),
+            Some(tier) => Some(open_copies(config, tier, tls, metrics).await?),
             None => None,
         };
         let before = tier.clone();
@@ -67,7 +67,12 @@ pub(super) async fn write(write_back: Option<Arc<WriteBack>>, seed: u64) {
 }
 
 /// Opens what brings pushed blobs to an object store.
-async fn open_copies(config: &Config, tier: &Tier, tls: &Tls) -> Result<Arc<Copies>, StartError> {
+async fn open_copies(
+    config: &Config,
+    tier: &Tier,
+    tls: &Tls,
+    metrics: &Metrics,
+) -> Result<Arc<Copies>, StartError> {
     let area = staging_of(config).ok_or(StartError::NoStaging)?;
     let limits = Limits {
         commit: config.write_back.commit_wait,
@@ -87,7 +92,10 @@ async fn open_copies(config: &Config, tier: &Tier, tls: &Tls) -> Result<Arc<Copi
     };
     let write_back = WriteBack::open(&area.join("queue"), setup).await?;
     let is_alone = config.cluster.origins.len() < 2 || config.cluster.replicas < 2;
-    let mirrors = (!is_alone).then(|| Arc::new(Mirrors::new(origins, config.name.clone())));
+    let mirrors = (!is_alone).then(|| {
+        let me = config.name.clone();
+        Arc::new(Mirrors::new(origins, me, metrics.mirrors_dropped.clone()))
+    });
     let copies = Copies::new(write_back, mirrors, config.write_back.commit_wait);
     Ok(Arc::new(copies))
 }
