@@ -17,6 +17,7 @@ mod faults;
 mod integrity;
 mod linearizable;
 mod nydus;
+mod outages;
 mod pull;
 mod runtimes;
 mod skopeo;
