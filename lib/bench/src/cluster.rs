@@ -210,7 +210,7 @@ impl Cluster {
         for part in &self.parts {
             fs::create_dir(&part.folder)?;
             if part.role == Role::Origin {
-                write_private(&part.key_file(), &hex(&self.key.seed()))?;
+                write_private(&part.key_file(), &hex::encode(self.key.seed()))?;
             }
             // JSON is YAML.
             fs::write(part.config(), self.config(part).to_string())?;
@@ -245,7 +245,7 @@ impl Cluster {
             Role::Proxy => json!({
                 "http_addr": part.http,
                 "cluster": cluster,
-                "upload_secret": hex(&self.secret),
+                "upload_secret": hex::encode(self.secret),
             }),
             Role::Agent => json!({
                 "registry_addr": part.http,
@@ -441,8 +441,4 @@ fn random() -> anyhow::Result<[u8; 32]> {
     let mut bytes = [0; 32];
     SysRng.try_fill_bytes(&mut bytes)?;
     Ok(bytes)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
