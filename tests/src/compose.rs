@@ -243,7 +243,7 @@ fn make_image(docker: &Dockerd) {
 fn make_s3_image(docker: &Dockerd) {
     let folder = crate::folder();
     std::fs::create_dir(folder.path().join("data")).expect("the folder is ours");
-    copy(&crate::s3::binary(), &folder.path().join("s3"));
+    copy(crate::shoal::built("tests-s3"), &folder.path().join("s3"));
     let text = "FROM scratch\nCOPY s3 /s3\nCOPY data /data\nENTRYPOINT [\"/s3\"]\n";
     build(docker, folder.path(), text, S3_IMAGE);
 }

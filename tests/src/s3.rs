@@ -65,7 +65,7 @@ impl S3 {
     /// # Panics
     /// Where it does not start.
     pub fn restart(&mut self) {
-        let mut command = Command::new(binary());
+        let mut command = Command::new(shoal::built("tests-s3"));
         command
             .args(["--bucket", BUCKET, "--access-key-id", ID])
             .args(["--addr", &self.addr.to_string()])
@@ -187,21 +187,4 @@ impl S3 {
             None => command,
         }
     }
-}
-
-/// Returns the program, which is built with every test of this package.
-///
-/// # Panics
-/// Where it was not.
-#[must_use]
-pub fn binary() -> PathBuf {
-    let test = std::env::current_exe().expect("this test has a path");
-    let folder = test.ancestors().nth(2).expect("it is in a folder of cargo");
-    let binary = folder.join("tests-s3");
-    assert!(
-        binary.is_file(),
-        "{} is missing: cargo build -p tests",
-        binary.display()
-    );
-    binary
 }

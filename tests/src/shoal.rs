@@ -1,5 +1,6 @@
 //! The binary `shoal`, and everything in one process of it.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,8 +17,17 @@ use crate::process::{Process, run};
 /// Where it does not compile.
 #[must_use]
 pub fn binary() -> &'static Path {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
+    built("shoal")
+}
+
+/// Returns the path of a binary of the workspace, as [`binary`] does.
+///
+/// # Panics
+/// Where the workspace does not compile, or has no such binary.
+#[must_use]
+pub fn built(name: &str) -> &'static Path {
+    static BINARIES: OnceLock<BTreeMap<String, PathBuf>> = OnceLock::new();
+    let binaries = BINARIES.get_or_init(|| {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut command = Command::new(cargo);
         command
@@ -31,17 +41,16 @@ pub fn binary() -> &'static Path {
         }
         let built = run(&mut command);
         let messages = cargo_metadata::Message::parse_stream(built.as_bytes());
-        let mut executables = messages.filter_map(|message| match message {
-            Ok(cargo_metadata::Message::CompilerArtifact(artifact))
-                if artifact.target.name == "shoal" && !artifact.profile.test =>
-            {
-                artifact.executable
+        let executables = messages.filter_map(|message| match message {
+            Ok(cargo_metadata::Message::CompilerArtifact(artifact)) if !artifact.profile.test => {
+                Some((artifact.target.name, artifact.executable?.into()))
             }
             _ => None,
         });
-        let path = executables.next().expect("shoal is a binary");
-        path.into()
-    })
+        executables.collect()
+    });
+    let path = binaries.get(name);
+    path.unwrap_or_else(|| panic!("{name} is no binary of the workspace"))
 }
 
 /// Returns the command with these arguments, with none of the caller's settings.
