@@ -1,31 +1,28 @@
 //! Members that a DNS name stands for.
 
-use std::process::Command;
+use std::net::TcpStream;
+use std::path::Path;
 
 use serde_json::json;
 use tests::curl::get;
+use tests::names::with_hosts;
 use tests::process::{Process, attempt, both, run};
 use tests::push;
-use tests::roles::{Cluster, Size};
+use tests::roles::{Cluster, Part, Size};
 use tests::shoal;
 
-/// Returns the same command, for which the machine's file of hosts says this.
-fn with_hosts(command: &Command, hosts: &std::path::Path) -> Command {
-    let unshare = tests::program("/usr/bin/unshare", "util-linux");
-    let mut inside = Command::new(unshare);
-    let script = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
-    inside
-        .args(["--mount", "/bin/sh", "-c", script])
-        .arg(hosts)
-        .arg(command.get_program())
-        .args(command.get_args());
-    for (key, value) in command.get_envs() {
-        match value {
-            Some(value) => inside.env(key, value),
-            None => inside.env_remove(key),
-        };
-    }
-    inside
+/// Starts a part for which this is the machine's file of hosts, and waits until it is ready.
+fn start(part: &Part, hosts: &Path) -> Process {
+    let config = part.config();
+    let config = config.to_str().expect("a plain name");
+    let command = shoal::command(&[part.role(), "--config", config]);
+    let log = part.folder.with_extension("log");
+    let mut process = Process::start(part.role(), &with_hosts(hosts, &command), &log);
+    process.until("answers", |_| {
+        let ready = TcpStream::connect(part.admin).is_ok();
+        (ready && get(&format!("http://{}/readyz", part.admin)).status == 200).then_some(())
+    });
+    process
 }
 
 /// One name for two build-indexes: a proxy asks both.
@@ -49,21 +46,14 @@ fn every_address_of_a_name_is_asked() {
     let hosts = part.folder.join("hosts");
     let lines = "127.0.0.1 localhost\n127.0.0.1 indexes.test\n127.0.0.2 indexes.test\n";
     std::fs::write(&hosts, lines).expect("the folder is ours");
-    let config = part.config();
-    let config = config.to_str().expect("a plain name");
-    let command = with_hosts(&shoal::command(&["proxy", "--config", config]), &hosts);
-    let (url, admin) = (part.url(), part.admin);
-    let log = part.folder.with_extension("log");
+    let url = part.url();
 
     for name in ["tracker-1", "origin-1", "build-index-1", "build-index-2"] {
         cluster.start_part(name);
     }
-    let mut proxy = Process::start("proxy-1", &command, &log);
-    proxy.until("answers", |_| {
-        let ready = std::net::TcpStream::connect(admin).is_ok();
-        (ready && get(&format!("http://{admin}/readyz")).status == 200).then_some(())
-    });
-    let status = get(&format!("http://{admin}/status")).json();
+    let part = cluster.part("proxy-1");
+    let _proxy = start(part, &hosts);
+    let status = get(&format!("http://{}/status", part.admin)).json();
     let ring = &status["cluster_names"]["build_indexes"];
     assert_eq!(
         ring["in_use"],
@@ -71,16 +61,7 @@ fn every_address_of_a_name_is_asked() {
         "{status}"
     );
     assert_eq!(ring["restart_needed"], json!(false), "{status}");
-    let metrics = run(&mut tests::process::command(
-        "/usr/bin/curl",
-        [
-            "-q",
-            "--silent",
-            "--fail",
-            &format!("http://{admin}/metrics"),
-        ],
-    ));
-    assert!(metrics.contains("cluster_rings_outdated 0"), "{metrics}");
+    assert_eq!(part.metric("cluster_rings_outdated", &[]), 0);
 
     let _ = push::image(&url, "team/app", "v1", &[b"layer".to_vec()]);
     let tag = format!("{url}/v2/team/app/manifests/v1");
@@ -126,15 +107,7 @@ fn members_find_themselves_behind_a_name() {
         let config = part.config();
         let config = config.to_str().expect("a plain name");
         run(&mut shoal::command(&["check-config", part.role(), config]));
-        let command = with_hosts(&shoal::command(&[part.role(), "--config", config]), &hosts);
-        let log = part.folder.with_extension("log");
-        let mut process = Process::start(name, &command, &log);
-        let admin = part.admin;
-        process.until("answers", |_| {
-            let ready = std::net::TcpStream::connect(admin).is_ok();
-            (ready && get(&format!("http://{admin}/readyz")).status == 200).then_some(())
-        });
-        processes.push(process);
+        processes.push(start(part, &hosts));
     }
     let _ = push::image(&cluster.proxy(), "team/app", "v1", &[b"layer".to_vec()]);
     let status = get(&format!("http://{}/status", origin.admin)).json();

@@ -46,19 +46,8 @@ impl Names {
     /// Returns the same command, which finds the names and trusts their certificate.
     #[must_use]
     pub fn known_to(&self, inner: &Command) -> Command {
-        let script = "mount --bind \"$1\" /etc/hosts && shift && exec \"$@\"";
-        let mut outer = Command::new(crate::program("/usr/bin/unshare", "util-linux"));
-        outer
-            .args(["--mount", "/bin/sh", "-c", script, "sh"])
-            .arg(self.folder.path().join("hosts"))
-            .arg(inner.get_program())
-            .args(inner.get_args())
-            .env("SSL_CERT_FILE", self.certificate());
-        for (key, value) in inner.get_envs() {
-            if let Some(value) = value {
-                outer.env(key, value);
-            }
-        }
+        let mut outer = with_hosts(&self.path().join("hosts"), inner);
+        outer.env("SSL_CERT_FILE", self.certificate());
         outer
     }
 
@@ -77,4 +66,26 @@ impl Names {
     fn path(&self) -> &Path {
         self.folder.path()
     }
+}
+
+/// Returns the same command, for which this is the machine's file of hosts.
+///
+/// # Panics
+/// Where `unshare` is missing.
+#[must_use]
+pub fn with_hosts(hosts: &Path, inner: &Command) -> Command {
+    let script = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
+    let mut outer = Command::new(crate::program("/usr/bin/unshare", "util-linux"));
+    outer
+        .args(["--mount", "/bin/sh", "-c", script])
+        .arg(hosts)
+        .arg(inner.get_program())
+        .args(inner.get_args());
+    for (key, value) in inner.get_envs() {
+        match value {
+            Some(value) => outer.env(key, value),
+            None => outer.env_remove(key),
+        };
+    }
+    outer
 }
