@@ -11,12 +11,13 @@ use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write as _};
 use std::ops::Range;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
 use service::Role;
 use service::tls::{self, Authority, Tls};
+use store::durable::put_in_place;
 
 use crate::cli::CertNew;
 use crate::output;
@@ -52,17 +53,25 @@ pub(crate) fn new(flags: &CertNew) -> anyhow::Result<()> {
 /// never made anew: nothing it signed would be worth anything.
 fn authority(folder: &Path) -> anyhow::Result<Authority> {
     let (certificate, key) = (folder.join("ca.pem"), folder.join("ca.key"));
+    let (next_certificate, next_key) = (next_to(&certificate), next_to(&key));
+    // An earlier run ended between the two.
+    if certificate.exists() && !key.exists() && next_key.exists() {
+        put_in_place(&next_key, &key)?;
+    }
     match (certificate.exists(), key.exists()) {
         (true, true) => {
-            let text = fs::read_to_string(&key);
-            let text = text.with_context(|| format!("cannot read {}", key.display()))?;
-            let authority = Authority::of_key(&text);
-            authority.with_context(|| format!("{} cannot be used", key.display()))
+            let authority = Authority::of_pem(&read(&certificate)?, &read(&key)?);
+            authority.with_context(|| {
+                let (certificate, key) = (certificate.display(), key.display());
+                format!("{certificate} and {key} cannot be used")
+            })
         }
         (false, false) => {
             let (authority, made) = Authority::new(valid(AUTHORITY_DAYS))?;
-            write_new(&key, &made.key, 0o600)?;
-            write_new(&certificate, &made.certificate, 0o644)?;
+            write_over(&next_key, &made.key, 0o600)?;
+            write_over(&next_certificate, &made.certificate, 0o644)?;
+            put_in_place(&next_certificate, &certificate)?;
+            put_in_place(&next_key, &key)?;
             output::line(format_args!("{}: a new authority", certificate.display()))?;
             Ok(authority)
         }
@@ -100,14 +109,20 @@ fn issue(authority: &Authority, folder: &Path, role: Role, flags: &CertNew) -> a
     if kept.is_none() {
         write_new(&key, &issued.key, 0o600)?;
     }
-    // Whole at once: a process that runs may be looking.
-    store::durable::write(&certificate, issued.certificate.as_bytes())?;
+    let next = next_to(&certificate);
+    write_over(&next, &issued.certificate, 0o644)?;
     let files = tls::Config {
-        certificate: Some(certificate.clone()),
+        certificate: Some(next.clone()),
         key: Some(key),
         ca: Some(folder.join("ca.pem")),
     };
-    Tls::check(&files, role)?;
+    // What the others would refuse takes the place of nothing.
+    if let Err(error) = Tls::check(&files, role) {
+        let _ = fs::remove_file(&next);
+        return Err(error.into());
+    }
+    // Whole at once: a process that runs may be looking.
+    put_in_place(&next, &certificate)?;
     output::line(format_args!(
         "{}: role {name}, for {} days",
         certificate.display(),
@@ -118,6 +133,27 @@ fn issue(authority: &Authority, folder: &Path, role: Role, flags: &CertNew) -> a
 fn valid(days: u32) -> Range<SystemTime> {
     let now = SystemTime::now();
     now - SINCE..now + DAY * days
+}
+
+/// Returns where a file is made before it gets its name.
+fn next_to(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    name.into()
+}
+
+fn read(path: &Path) -> anyhow::Result<String> {
+    fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// Writes a file in the place of what an earlier run may have left there.
+fn write_over(path: &Path, text: &str, mode: u32) -> anyhow::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        Ok(()) | Err(_) => write_new(path, text, mode),
+    }
 }
 
 /// Writes a file that must not be there yet.
@@ -187,13 +223,43 @@ mod tests {
     }
 
     #[test]
-    fn the_key_of_another_authority_is_found_out() {
+    fn an_authority_that_was_half_made_is_made_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        // Only the key had been written: nobody has seen the certificate.
+        fs::write(path("ca.key.new"), "half of a k").unwrap();
+        new(&flags(folder.path(), &[Role::Proxy])).unwrap();
+        assert!(!path("ca.key.new").exists() && !path("ca.pem.new").exists());
+        // The certificate had its name already, and the key had not.
+        let authority = fs::read_to_string(path("ca.pem")).unwrap();
+        fs::copy(path("ca.key"), path("ca.key.new")).unwrap();
+        fs::remove_file(path("ca.key")).unwrap();
+        new(&flags(folder.path(), &[Role::Agent])).unwrap();
+        assert_eq!(fs::read_to_string(path("ca.pem")).unwrap(), authority);
+        assert!(path("ca.key").exists());
+    }
+
+    fn renew(out: &Path, role: Role) -> anyhow::Result<()> {
+        new(&CertNew {
+            renew: true,
+            ..flags(out, &[role])
+        })
+    }
+
+    #[test]
+    fn the_key_of_another_authority_changes_nothing() {
         let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         for folder in [&one, &other] {
             new(&flags(folder.path(), &[Role::Proxy])).unwrap();
         }
+        let before = fs::read_to_string(one.path().join("proxy.pem")).unwrap();
         fs::copy(other.path().join("ca.key"), one.path().join("ca.key")).unwrap();
-        let error = new(&flags(one.path(), &[Role::Agent])).unwrap_err();
-        assert!(error.to_string().contains("another cluster"), "{error}");
+        for role in [Role::Agent, Role::Proxy] {
+            let error = format!("{:#}", renew(one.path(), role).unwrap_err());
+            assert!(error.contains("another cluster"), "{error}");
+        }
+        assert!(!one.path().join("agent.pem").exists());
+        let after = fs::read_to_string(one.path().join("proxy.pem")).unwrap();
+        assert_eq!(after, before);
     }
 }

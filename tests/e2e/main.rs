@@ -5,6 +5,7 @@
 )]
 
 mod answers;
+mod authorities;
 mod cold;
 mod command_line;
 mod compose;

@@ -87,11 +87,21 @@ fn put(path: &Path, bytes: &[u8], synced: bool) -> Result<(), DiskError> {
         let _ = fs::remove_file(&temp);
         return Err(failed("write", path)(error));
     }
-    rename(&temp, path)?;
     if synced {
-        sync_folder(path.parent().unwrap_or(Path::new(".")))?;
+        put_in_place(&temp, path)
+    } else {
+        rename(&temp, path)
     }
-    Ok(())
+}
+
+/// Puts a file that was written and synced under another name in the place of `path`, for good.
+///
+/// # Errors
+/// [`DiskError`]; `path` is then what it was before, or what is new.
+pub fn put_in_place(temp: &Path, path: &Path) -> Result<(), DiskError> {
+    rename(temp, path)?;
+    let folder = path.parent().filter(|folder| *folder != Path::new(""));
+    sync_folder(folder.unwrap_or(Path::new(".")))
 }
 
 /// Makes what was written to a file survive the loss of power.

@@ -6,19 +6,35 @@ use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, date_time_ymd,
+    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData as _, date_time_ymd,
 };
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use x509_parser::parse_x509_certificate;
+use x509_parser::x509::X509Name;
 
 use crate::Role;
 
-/// Common name of every authority. Which one signed is told by the key.
+/// Common name of every authority made here. Which one signed is told by the key.
 const NAME: &str = "Shoal cluster authority";
 
 /// A certificate or key that cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthorityError {
-    #[error("this is no private key in PEM, or of a kind that is not known: {0}")]
+    #[error(
+        "this is no private key in PEM, or of a kind that is not known: {0}; write it as PKCS #8 \
+         with `openssl pkcs8 -topk8 -nocrypt`"
+    )]
     Key(rcgen::Error),
+    #[error("this is no certificate of an authority in PEM: {0}")]
+    Certificate(String),
+    #[error("the key is not that of the certificate, but of the authority of another cluster")]
+    OtherKey,
+    #[error(
+        "the authority's name has several parts of one kind, such as DC=example, DC=com, and \
+         cannot be repeated in what it signs; make certificates with the tool that made it"
+    )]
+    Name,
     #[error("a certificate cannot be made: {0}")]
     Make(#[from] rcgen::Error),
 }
@@ -64,15 +80,33 @@ impl Authority {
         Ok((Self(Issuer::new(params, key)), made))
     }
 
-    /// Returns one that was made before, by its key.
+    /// Returns one that was made before, here or by another tool: that of the certificates whose
+    /// key this is. There are several while one authority takes the place of another.
     ///
     /// # Errors
-    /// This is no key.
-    pub fn of_key(key: &str) -> Result<Self, AuthorityError> {
+    /// This is no key, or none of these certificates is one of an authority with this key.
+    pub fn of_pem(certificates: &str, key: &str) -> Result<Self, AuthorityError> {
+        let malformed = |error: &dyn fmt::Display| AuthorityError::Certificate(error.to_string());
         let key = KeyPair::from_pem(key).map_err(AuthorityError::Key)?;
-        // What it signs names it by name and key, and says nothing of its own time.
-        let params = authority(SystemTime::UNIX_EPOCH..SystemTime::UNIX_EPOCH);
-        Ok(Self(Issuer::new(params, key)))
+        let all = CertificateDer::pem_slice_iter(certificates.as_bytes());
+        let all: Vec<_> = all
+            .collect::<Result<_, _>>()
+            .map_err(|error| malformed(&error))?;
+        if all.is_empty() {
+            return Err(malformed(&"there is none"));
+        }
+        for certificate in &all {
+            let parsed = parse_x509_certificate(certificate);
+            let (_, parsed) = parsed.map_err(|error| malformed(&error))?;
+            if parsed.public_key().raw == key.subject_public_key_info() {
+                if repeats(parsed.subject()) {
+                    return Err(AuthorityError::Name);
+                }
+                let issuer = Issuer::from_ca_cert_der(certificate, key);
+                return Ok(Self(issuer.map_err(|error| malformed(&error))?));
+            }
+        }
+        Err(AuthorityError::OtherKey)
     }
 
     /// Makes the certificate of a process of these roles, for a key that it has already, or a new
@@ -107,6 +141,16 @@ impl Authority {
             key: key.serialize_pem(),
         })
     }
+}
+
+/// Returns whether a name has several parts of one kind: the library would keep the last one only.
+fn repeats(name: &X509Name<'_>) -> bool {
+    let kinds: Vec<_> = name
+        .iter_attributes()
+        .map(|part| part.attr_type())
+        .collect();
+    let mut before = kinds.iter().enumerate();
+    before.any(|(at, kind)| kinds[..at].contains(kind))
 }
 
 fn authority(valid: Range<SystemTime>) -> CertificateParams {
