@@ -99,6 +99,8 @@ pub async fn start(
 
     let mut metrics = Registry::default();
     service::telemetry::build_info(&mut metrics);
+    tls.register(&mut metrics);
+    registry_tls.register(&mut metrics);
     let registry_metrics = registry::Metrics::register(&mut metrics);
     let stale = report::register(&mut metrics, &cache);
     let node = Node::start(peer::Setup {

@@ -98,6 +98,7 @@ pub async fn start(
     }
     let mut registry = Registry::default();
     service::telemetry::build_info(&mut registry);
+    tls.register(&mut registry);
     let metrics = Metrics::register(&mut registry);
     let tag_writer = config.tag_writer.clone();
     let process = random()?;

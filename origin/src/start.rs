@@ -112,6 +112,7 @@ async fn start_over(
     let tls = Tls::open(&config.tls, Role::Origin, &shutdown).await?;
     let mut registry = Registry::default();
     service::telemetry::build_info(&mut registry);
+    tls.register(&mut registry);
     let metrics = Metrics::register(&mut registry);
     let store: Arc<dyn Backend> = Arc::new(Counted::new(store, metrics.clone()));
     // First: the folder that everything else of this origin lies in is then its own.

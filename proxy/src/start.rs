@@ -72,6 +72,8 @@ pub async fn start(
     let cluster = Arc::new(config.cluster.clone());
     let mut metrics = Registry::default();
     service::telemetry::build_info(&mut metrics);
+    tls.register(&mut metrics);
+    registry_tls.register(&mut metrics);
     let options = registry::Options {
         fallback: config.fallback,
         namespaces: config.namespaces.clone(),

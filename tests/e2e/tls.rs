@@ -1,13 +1,14 @@
 //! Certificates: a cluster whose parts know each other, and nobody else.
 
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use service::Role as TlsRole;
 use swarm::Message;
-use tests::process::attempt;
+use tests::process::{attempt, run};
 use tests::roles::{Cluster, Part, Size};
 use tests::tls::{self, Speaker};
-use tests::{curl, push, random};
+use tests::{curl, push, random, shoal};
 use torrent::{Peer, PeerId, Role, SwarmName};
 
 const MIB: usize = 1 << 20;
@@ -203,6 +204,11 @@ fn an_origin_is_believed_where_there_are_certificates() {
     });
 }
 
+fn now_s() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.expect("it is after 1970").as_secs()
+}
+
 fn copy(from: &Path, to: &Path) {
     for file in tests::files(from) {
         let name = file.file_name().expect("it is a file");
@@ -224,6 +230,9 @@ fn certificates_change_without_a_restart() {
     copy(&folder, before.path());
     let next = tests::folder();
     tls::make(next.path());
+    let out = next.path().to_str().expect("a plain name");
+    let soon = ["cert", "new", "--out", out, "--renew", "--days", "20"];
+    run(&mut shoal::command(&soon));
 
     // Something that cannot be used changes nothing.
     let origin = cluster.part("origin-1");
@@ -248,6 +257,10 @@ fn certificates_change_without_a_restart() {
         tests::wait::until_true("they are loaded", || {
             part.log().contains("certificates were loaded anew")
         });
+        assert!(part.log().contains("expires soon"), "{name}");
+        let expiry = part.metric("tls_certificate_expiry_timestamp_seconds", &[]);
+        let days = expiry.saturating_sub(now_s()) / (24 * 3600);
+        assert!((18..=20).contains(&days), "{name}: {days} days");
     }
     let answer = tls::send(next.path(), "proxy", origin, "/v1/uploads", &uploads);
     assert_eq!(answer.status, 201, "{}", answer.text());
@@ -292,6 +305,8 @@ fn the_registry_of_an_agent_may_speak_tls_to_clients() {
     let agent = cluster.part("agent-1");
     let answer = tls::send(&folder, "agent", agent, "/v2/", &[]);
     assert_eq!(answer.status, 200, "{}", answer.text());
+    let expiry = agent.metric("registry_tls_certificate_expiry_timestamp_seconds", &[]);
+    assert!(expiry > now_s() + 300 * 24 * 3600, "{expiry}");
     let answer = curl::get(&format!("{}/v2/", agent.url()));
     assert_eq!(answer.status, 400);
     assert!(answer.text().contains("use https"), "{}", answer.text());

@@ -101,6 +101,7 @@ pub async fn start(
 
     let mut registry = Registry::default();
     service::telemetry::build_info(&mut registry);
+    tls.register(&mut registry);
     let metrics = Metrics::register(&mut registry);
     let limits = Limits {
         max_sessions: config.max_sessions,

@@ -23,7 +23,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::RwLock;
+use prometheus_client::registry::Registry as Metrics;
 use rustls::pki_types::ServerName;
 use tokio::io::BufReader;
 use tokio::net::TcpStream;
@@ -39,6 +39,7 @@ pub use stream::{ReadHalf, Stream, WriteHalf};
 
 use crate::Role;
 use files::{Files, Loaded};
+use watch::Current;
 
 /// How long a handshake may take.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -53,7 +54,7 @@ pub struct Tls(Option<Arc<Shared>>);
 struct Shared {
     role: Role,
     /// What new connections use.
-    current: Arc<RwLock<Arc<Loaded>>>,
+    current: Current<Loaded>,
 }
 
 impl Tls {
@@ -78,11 +79,7 @@ impl Tls {
             return Ok(Self::plain());
         };
         let load = move |files: &Files| files.load(role);
-        let (loaded, seen) = watch::read(&files, load).await?;
-        let current = Arc::new(RwLock::new(Arc::new(loaded)));
-        let watching = watch::keep(files, seen, Arc::clone(&current), load)?;
-        let shutdown = shutdown.clone();
-        tokio::spawn(async move { shutdown.run_until_cancelled(watching).await });
+        let current = watch::open(files, load, shutdown).await?;
         Ok(Self(Some(Arc::new(Shared { role, current }))))
     }
 
@@ -94,6 +91,17 @@ impl Tls {
         match config.files()? {
             Some(files) => files.load(role).map(|_| ()),
             None => Ok(()),
+        }
+    }
+
+    /// Registers when the certificate expires, where there is one.
+    pub fn register(&self, metrics: &mut Metrics) {
+        if let Some(shared) = &self.0 {
+            metrics.register(
+                "tls_certificate_expiry_timestamp_seconds",
+                "When the certificate towards the cluster expires, seconds after 1970",
+                shared.current.expiry().clone(),
+            );
         }
     }
 
@@ -150,7 +158,7 @@ impl Tls {
 
 impl Shared {
     fn loaded(&self) -> Arc<Loaded> {
-        Arc::clone(&self.current.read())
+        self.current.get()
     }
 }
 

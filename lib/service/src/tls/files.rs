@@ -18,6 +18,7 @@ use rustls::{ClientConfig, Error, RootCertStore, ServerConfig};
 
 use super::error::{TlsError, explain};
 use super::verify::{OfRole, name_of};
+use super::watch::Shows;
 use crate::Role;
 
 /// Most bytes of a file.
@@ -44,6 +45,12 @@ pub(super) struct Loaded {
     clients: Vec<Arc<ClientConfig>>,
     /// Of those that are called, and of those who call.
     checks: (Arc<WebPkiServerVerifier>, Arc<dyn ClientCertVerifier>),
+}
+
+impl Shows for Loaded {
+    fn certified(&self) -> &CertifiedKey {
+        &self.certified
+    }
 }
 
 impl Loaded {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use parking_lot::RwLock;
+use prometheus_client::registry::Registry as Metrics;
 use rustls::ServerConfig;
 use rustls::crypto::ring;
 use rustls::server::{ClientHello, ResolvesServerCert};
@@ -16,6 +16,7 @@ use super::config::RegistryConfig;
 use super::error::{ConnectError, TlsError};
 use super::files::Files;
 use super::stream::Stream;
+use super::watch::Current;
 use super::{Tls, buffered, watch, within};
 use crate::Role;
 
@@ -23,15 +24,15 @@ use crate::Role;
 #[derive(Clone)]
 pub struct Registry {
     server: Option<Arc<ServerConfig>>,
-    /// Whether clients may speak plaintext.
-    plaintext: bool,
+    /// The certificate for clients; without one they speak plaintext.
+    clients: Option<Current<CertifiedKey>>,
 }
 
 /// The certificate for clients, and that of the cluster for its own parts, which ask for its role
 /// by name.
 #[derive(Debug)]
 struct ByName {
-    clients: Option<Arc<RwLock<Arc<CertifiedKey>>>>,
+    clients: Option<Current<CertifiedKey>>,
     cluster: Tls,
 }
 
@@ -49,20 +50,13 @@ impl Registry {
     ) -> Result<Self, TlsError> {
         let mut clients = None;
         if let Some(files) = config.files()? {
-            let (certified, seen) = watch::read(&files, Files::certified).await?;
-            let current = Arc::new(RwLock::new(Arc::new(certified)));
-            let watching = watch::keep(files, seen, Arc::clone(&current), Files::certified)?;
-            let shutdown = shutdown.clone();
-            tokio::spawn(async move { shutdown.run_until_cancelled(watching).await });
-            clients = Some(current);
+            clients = Some(watch::open(files, Files::certified, shutdown).await?);
         }
-        let plaintext = clients.is_none();
-        if plaintext && cluster.is_plain() {
-            let server = None;
-            return Ok(Self { server, plaintext });
+        if clients.is_none() && cluster.is_plain() {
+            return Ok(Self::plain());
         }
         let certificates = ByName {
-            clients,
+            clients: clients.clone(),
             cluster: cluster.clone(),
         };
         // Clients of registries are not all of this year: TLS 1.2 is taken from them too.
@@ -72,7 +66,7 @@ impl Registry {
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(certificates));
         let server = Some(Arc::new(server));
-        Ok(Self { server, plaintext })
+        Ok(Self { server, clients })
     }
 
     /// Returns one that takes plaintext only.
@@ -80,7 +74,7 @@ impl Registry {
     pub const fn plain() -> Self {
         Self {
             server: None,
-            plaintext: true,
+            clients: None,
         }
     }
 
@@ -89,7 +83,18 @@ impl Registry {
     }
 
     pub(crate) const fn takes_plaintext(&self) -> bool {
-        self.plaintext
+        self.clients.is_none()
+    }
+
+    /// Registers when the certificate for clients expires, where there is one.
+    pub fn register(&self, metrics: &mut Metrics) {
+        if let Some(clients) = &self.clients {
+            metrics.register(
+                "registry_tls_certificate_expiry_timestamp_seconds",
+                "When the certificate towards clients expires, seconds after 1970",
+                clients.expiry().clone(),
+            );
+        }
     }
 
     /// Takes a connection that begins as TLS does.
@@ -107,7 +112,7 @@ impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Registry")
             .field("tls", &self.server.is_some())
-            .field("plaintext", &self.plaintext)
+            .field("plaintext", &self.takes_plaintext())
             .finish()
     }
 }
@@ -119,7 +124,7 @@ impl ResolvesServerCert for ByName {
         let of_cluster = || cluster.map(|shared| Arc::clone(&shared.loaded().certified));
         let of_clients = || {
             let clients = self.clients.as_ref();
-            clients.map(|current| Arc::clone(&current.read()))
+            clients.map(Current::get)
         };
         if asked == Some(Role::Proxy.dns_name()) {
             of_cluster().or_else(of_clients)

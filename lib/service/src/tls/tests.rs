@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;
 
+use prometheus_client::encoding::text::encode_registry;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -57,6 +58,13 @@ impl Cluster {
             key: Some(self.path(&format!("{name}.key"))),
             ca: Some(self.path("ca.pem")),
         }
+    }
+
+    /// Returns an origin with the configuration whose files it looks after.
+    async fn origin(&self) -> (Config, Tls) {
+        let config = self.files(&[Role::Origin], valid());
+        let opened = Tls::open(&config, Role::Origin, &self.shutdown).await;
+        (config, opened.unwrap())
     }
 
     async fn open(&self, role: Role) -> Tls {
@@ -214,7 +222,7 @@ async fn what_has_expired_is_worth_nothing() {
         .unwrap();
     std::fs::write(&files.certificate, issued.certificate).unwrap();
     std::fs::write(&files.key, issued.key).unwrap();
-    *loaded.current.write() = Arc::new(files.load_unchecked().unwrap());
+    loaded.current.set(&files, files.load_unchecked().unwrap());
     let (of_server, of_client) = call(&origin, &agent, Role::Origin).await;
     let said = self::text(of_server);
     assert!(said.contains("expired"), "{said}");
@@ -316,9 +324,7 @@ fn touch(config: &Config) {
 #[tokio::test(start_paused = true)]
 async fn new_certificates_are_taken_without_a_restart() {
     let cluster = Cluster::new();
-    let config = cluster.files(&[Role::Origin], valid());
-    let origin = Tls::open(&config, Role::Origin, &cluster.shutdown);
-    let origin = origin.await.unwrap();
+    let (config, origin) = cluster.origin().await;
     let loaded = || origin.0.as_ref().unwrap().loaded();
     let before = loaded();
     look().await;
@@ -335,13 +341,43 @@ async fn new_certificates_are_taken_without_a_restart() {
     assert_ne!(loaded().certified.cert, before.certified.cert);
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_expiry_is_that_of_what_is_in_use() {
+    let cluster = Cluster::new();
+    let (config, origin) = cluster.origin().await;
+    let mut metrics = Metrics::default();
+    origin.register(&mut metrics);
+    Tls::plain().register(&mut metrics);
+    let expiry = || {
+        let mut text = String::new();
+        encode_registry(&mut text, &metrics).unwrap();
+        let name = "\ntls_certificate_expiry_timestamp_seconds ";
+        let (_, value) = text.split_once(name).unwrap();
+        value.trim().parse::<u64>().unwrap()
+    };
+    let in_days = |days: u32| {
+        let then = SystemTime::now() + DAY * days;
+        then.duration_since(SystemTime::UNIX_EPOCH).unwrap()
+    };
+    assert!(expiry() <= in_days(1).as_secs() && expiry() > in_days(0).as_secs());
+
+    let later = SystemTime::now() - DAY..SystemTime::now() + 400 * DAY;
+    touch(&cluster.files(&[Role::Origin], later));
+    look().await;
+    assert!(expiry() <= in_days(400).as_secs() && expiry() > in_days(399).as_secs());
+
+    // What cannot be used changes nothing.
+    std::fs::write(config.certificate.as_ref().unwrap(), "half of a file").unwrap();
+    touch(&config);
+    look().await;
+    assert!(expiry() > in_days(399).as_secs());
+}
+
 /// A disk may fail to read what is right, and do better later.
 #[tokio::test(start_paused = true)]
 async fn what_could_not_be_loaded_is_tried_again() {
     let cluster = Cluster::new();
-    let config = cluster.files(&[Role::Origin], valid());
-    let origin = Tls::open(&config, Role::Origin, &cluster.shutdown);
-    let origin = origin.await.unwrap();
+    let (config, origin) = cluster.origin().await;
     let loaded = || origin.0.as_ref().unwrap().loaded();
     let before = loaded();
 
