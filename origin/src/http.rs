@@ -146,7 +146,13 @@ const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream")
 
 async fn metainfo(State(doors): Shared, Path(digest): Path<String>) -> Result<Response, Failure> {
     let digest = parse_digest(&digest)?;
-    match doors.fetcher.resolve(&digest).await {
+    let found = doors.fetcher.resolve(&digest).await;
+    metainfo_of(&doors, digest, found).await
+}
+
+/// Answers with the metainfo of a blob, where it was found complete.
+async fn metainfo_of(doors: &Doors, digest: Digest, found: Found) -> Result<Response, Failure> {
+    match found {
         Found::Here(Description::Complete(_)) => {}
         Found::Here(Description::Growing(_)) | Found::Absent => {
             return Err(Failure::BlobUnknown(digest));

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use backend::{Backend, ETag, Error, Key, Object, Stat};
+use backend::{Backend, ETag, Error, Key, Object, Stat, clip_range};
 use futures_util::StreamExt as _;
 use lru::LruCache;
 use parking_lot::Mutex;
@@ -176,7 +176,7 @@ impl Runs {
         range: Option<Range<u64>>,
         asker: Asker,
     ) -> Result<Object, Error> {
-        let range = clip(key, range, stat.length)?;
+        let range = clip_range(key, range, stat.length)?;
         let mut reader = Reader::new(Arc::clone(self), key, stat, range.clone(), asker);
         reader.begin()?;
         Ok(Object {
@@ -387,19 +387,4 @@ impl fmt::Debug for Runs {
             .field("marks", &self.marks)
             .finish_non_exhaustive()
     }
-}
-
-fn clip(key: &Key, range: Option<Range<u64>>, length: u64) -> Result<Range<u64>, Error> {
-    let Some(range) = range else {
-        return Ok(0..length);
-    };
-    if range.start > range.end || range.start > length {
-        return Err(Error::Range {
-            key: key.clone(),
-            start: range.start,
-            end: range.end,
-            length,
-        });
-    }
-    Ok(range.start..range.end.min(length))
 }

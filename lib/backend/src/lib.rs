@@ -29,7 +29,9 @@ use bytes::Bytes;
 pub use config::Config;
 pub use error::Error;
 pub use key::{Key, KeyError, MAX_KEY_BYTES, MAX_SEGMENT_BYTES, Prefix};
-pub use object::{ByteStream, Condition, ETag, Entry, List, Listing, Object, PutStream, Stat};
+pub use object::{
+    ByteStream, Condition, ETag, Entry, List, Listing, Object, PutStream, Stat, clip_range,
+};
 
 /// A store of objects by [`Key`].
 ///

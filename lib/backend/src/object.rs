@@ -189,12 +189,12 @@ pub struct Listing {
     pub more: bool,
 }
 
-/// Returns the part of an object of `length` bytes that a request for `range` means.
-pub(crate) fn clip_range(
-    key: &Key,
-    range: Option<Range<u64>>,
-    length: u64,
-) -> Result<Range<u64>, Error> {
+/// Returns the part of an object of `length` bytes that a request for `range` means: all of it where
+/// none is named, and never more than there is.
+///
+/// # Errors
+/// [`Error::Range`]: it begins behind the end of the object, or its own.
+pub fn clip_range(key: &Key, range: Option<Range<u64>>, length: u64) -> Result<Range<u64>, Error> {
     let Some(range) = range else {
         return Ok(0..length);
     };

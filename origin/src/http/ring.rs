@@ -6,16 +6,15 @@ use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use backend::{ETag, Error, Key, Object, Stat};
 use futures_util::TryStreamExt as _;
 use oci::ByteRange;
 use peer::Found;
 use std::time::SystemTime;
-use torrent::Description;
 
 use super::error::Failure;
-use super::{OCTETS, Shared, asked_range, parse_digest};
+use super::{OCTETS, Shared, asked_range, metainfo_of, parse_digest};
 use crate::metrics::{Outcome, RingRead, Way};
 use crate::runs::Asker;
 use crate::tier::Tier;
@@ -105,16 +104,7 @@ pub(super) async fn described(
         Found::Failed(_) => Outcome::Failed,
     };
     count(&doors, outcome);
-    match found {
-        Found::Here(Description::Complete(_)) => {}
-        Found::Here(Description::Growing(_)) | Found::Absent => {
-            return Err(Failure::BlobUnknown(digest));
-        }
-        Found::Failed(reason) => return Err(Failure::Unavailable(reason)),
-    }
-    let metainfo = doors.blobs.metainfo(&digest).await?;
-    let metainfo = metainfo.ok_or(Failure::BlobUnknown(digest))?;
-    Ok(([(header::CONTENT_TYPE, OCTETS)], metainfo.to_bytes()).into_response())
+    metainfo_of(&doors, digest, found).await
 }
 
 /// Counts what another origin asked for.
