@@ -1,5 +1,6 @@
 //! The blobs of one folder: open, found again after a restart, evicted by bytes.
 
+mod room;
 mod scan;
 
 use std::collections::HashMap;
@@ -84,6 +85,8 @@ pub struct Cache {
     config: Config,
     _lock: File,
     total_bytes: Arc<AtomicU64>,
+    /// Bytes of pieces that are being written.
+    writing: AtomicU64,
     /// Counts uses; orders blobs by their last one.
     ticks: AtomicU64,
     next_trash: AtomicU64,
@@ -136,6 +139,7 @@ impl Cache {
             config,
             _lock: lock,
             total_bytes: Arc::default(),
+            writing: AtomicU64::new(0),
             ticks: AtomicU64::new(1),
             next_trash: AtomicU64::new(0),
             evicted: Mutex::default(),
@@ -206,6 +210,7 @@ impl Cache {
     pub fn open_blob(&self, description: &Description) -> Result<Arc<Blob>, OpenError> {
         description.verify(&self.key)?;
         let name = description.name();
+        let mut made_room = false;
         let blob = loop {
             let entry = {
                 let mut entries = self.entries.lock();
@@ -223,6 +228,12 @@ impl Cache {
                 self.forget_empty(name, &entry, &mut cell);
             }
             entry.last_used.store(self.tick(), Ordering::Relaxed);
+            if !made_room && matches!(opened, Err(OpenError::Disk(DiskError::Full(_)))) {
+                drop(cell);
+                made_room = true;
+                self.make_room(0);
+                continue;
+            }
             break opened?;
         };
         self.close_idle();
@@ -313,19 +324,20 @@ impl Cache {
     /// [`WriteError`], [`DiskError::Full`] where the disk is full even though idle blobs were
     /// evicted; the next call returns which.
     pub fn write(&self, blob: &Blob, piece: &VerifiedPiece) -> Result<Vec<SwarmName>, WriteError> {
-        match blob.write(piece) {
+        match self.write_in_room(blob, piece) {
             Err(WriteError::Disk(DiskError::Full(_))) => {
                 // Others fill the same disk: what we hold idle is worth less than this piece.
-                let low = self.used_bytes().saturating_sub(blob.geometry().length());
-                self.evict_to(&Watermarks {
-                    high_bytes: 0,
-                    low_bytes: low.min(self.config.marks.low_bytes),
-                });
-                blob.write(piece)?;
+                self.make_room(blob.geometry().length());
+                self.write_in_room(blob, piece)?;
             }
             other => other?,
         }
         Ok(self.evict())
+    }
+
+    fn write_in_room(&self, blob: &Blob, piece: &VerifiedPiece) -> Result<(), WriteError> {
+        let _taken = self.take_room(piece.bytes().len() as u64)?;
+        blob.write(piece)
     }
 
     /// Evicts idle blobs where there are more bytes than the high watermark allows. Returns those
