@@ -1,14 +1,12 @@
 //! Pushes to a cluster over an object store, and what becomes of them when something breaks.
 
-use std::path::Path;
-use std::process::Command;
-
 use fake_s3::{Fault, Operation, Rule};
 use oci::Digest;
 use serde_json::{Value, json};
 use tests::roles::{Backend, Cluster, Size};
 use tests::s3::S3Options;
-use tests::{curl, process, push, random, wait};
+use tests::volume::{FileSystem, Volume};
+use tests::{curl, push, random, wait};
 
 /// Bytes of one layer: several parts of an upload, and several pieces.
 const LAYER_BYTES: usize = 3_500_000;
@@ -242,39 +240,13 @@ fn what_waits_is_written_after_a_crash() {
     pull(&cluster, "v1", &layers);
 }
 
-/// A small volume, which is unmounted at the end.
-struct Volume<'a>(&'a Path);
-
-impl<'a> Volume<'a> {
-    fn mount(path: &'a Path, size: &str) -> Self {
-        std::fs::create_dir_all(path).expect("the folder is ours");
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "none"]);
-        process::run(mount.arg(path));
-        Self(path)
-    }
-
-    fn resize(&self, size: &str) {
-        let mut mount = Command::new("mount");
-        mount.args(["-o", &format!("remount,size={size}")]);
-        process::run(mount.arg(self.0));
-    }
-}
-
-impl Drop for Volume<'_> {
-    fn drop(&mut self) {
-        let mut unmount = Command::new("umount");
-        // The origin may still be there.
-        let _ = process::attempt(unmount.arg("--lazy").arg(self.0));
-    }
-}
-
 #[test]
 fn a_full_disk_fails_one_request() {
     let mut cluster = cluster(1);
     cluster.kill("origin-1");
     let staging = cluster.part("origin-1").folder.join("staging");
-    let volume = Volume::mount(&staging, "24m");
+    let volume = Volume::new(FileSystem::Memory, &staging, 100 << 20);
+    volume.fill(24_000_000);
     cluster.start_part("origin-1");
     let proxy = cluster.proxy();
     let bytes = random::bytes(6, 40_000_000);
@@ -290,7 +262,7 @@ fn a_full_disk_fails_one_request() {
     );
     // Others are served, and the upload goes on when there is room.
     assert_eq!(curl::get(&format!("{proxy}/v2/")).status, 200);
-    volume.resize("100m");
+    volume.make_room();
     let small = random::bytes(7, 100_000);
     let _ = push::blob(&proxy, REPOSITORY, &small);
     let status = curl::get(&location);

@@ -15,6 +15,7 @@ mod dns;
 mod docker;
 mod durability;
 mod faults;
+mod full_disk;
 mod integrity;
 mod linearizable;
 mod nydus;

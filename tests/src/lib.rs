@@ -26,6 +26,7 @@ pub mod s3;
 pub mod shoal;
 pub mod skopeo;
 pub mod tls;
+pub mod volume;
 pub mod wait;
 
 use std::path::{Path, PathBuf};
