@@ -193,8 +193,19 @@ fn system(what: &'static str) -> impl Fn(io::Error) -> StartError {
 }
 
 async fn open_cache(config: &Config, key: ClusterPublicKey) -> Result<Arc<Cache>, StartError> {
-    let cache = store::Config::new(&config.cache.folder, config.cache.limit.as_u64());
-    let cache = blocking(move || Cache::open(cache, key)).await?;
+    let (folder, limit) = (config.cache.folder.clone(), config.cache.limit.as_u64());
+    let cache = blocking(move || {
+        let cache = Cache::open(store::Config::new(&folder, limit), key)?;
+        if let Some(volume) = store::volume::smaller_than(&folder, limit) {
+            tracing::warn!(
+                folder = %folder.display(), limit, volume,
+                "`cache.limit` is more than the volume of the cache has; lower it, so that room is \
+                 made before the volume is full"
+            );
+        }
+        Ok::<_, store::DiskError>(cache)
+    })
+    .await?;
     Ok(Arc::new(cache))
 }
 

@@ -241,6 +241,7 @@ async fn open_tier(
         return Ok(None);
     };
     let held = Held::open(area.join("held")).await?;
+    warn_of_limit(area.clone(), config.cache.limit.as_u64()).await;
     let cluster = Arc::new(config.cluster.clone());
     let http = Http::to(Role::Origin, tls, Ring::limits());
     let client = RingClient::new(http, cluster, config.name.as_str());
@@ -253,6 +254,20 @@ async fn open_tier(
     });
     let tier = Tier::new(Arc::new(held), Arc::clone(store), reads.await?);
     Ok(Some(Arc::new(tier)))
+}
+
+/// Says so where the limit of what is kept of an object store is no limit.
+async fn warn_of_limit(area: PathBuf, limit: u64) {
+    blocking(move || {
+        if let Some(volume) = store::volume::smaller_than(&area, limit) {
+            tracing::warn!(
+                folder = %area.display(), limit, volume,
+                "`cache.limit` is more than the volume of `staging` has; lower it, so that room is \
+                 made before the volume is full, and what is pushed has some"
+            );
+        }
+    })
+    .await;
 }
 
 /// Returns where this origin alone keeps what goes to an object store; `None` where storage is a

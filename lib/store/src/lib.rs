@@ -16,6 +16,7 @@ mod layout;
 mod piece_log;
 mod proof;
 pub mod upload;
+pub mod volume;
 
 pub use blob::{Blob, ProofError, ReadError, VerifiedPiece, VerifyError, WriteError};
 pub use cache::{Cache, Config, Known, OpenError};
