@@ -119,7 +119,7 @@ fn issue(authority: &Authority, folder: &Path, role: Role, flags: &CertNew) -> a
     // What the others would refuse takes the place of nothing.
     if let Err(error) = Tls::check(&files, role) {
         let _ = fs::remove_file(&next);
-        return Err(error.into());
+        return Err(error).context(format!("{} is left as it was", certificate.display()));
     }
     // Whole at once: a process that runs may be looking.
     put_in_place(&next, &certificate)?;
