@@ -186,6 +186,10 @@ impl Backend for FlakyBackend {
     async fn read(&self, key: &Key, limit_bytes: u64) -> Result<(Bytes, Stat), Error> {
         self.reads.fetch_add(1, Ordering::Relaxed);
         self.may_fail()?;
+        let slow = self.state.lock().faults.slow_first_byte;
+        if let Some(delay) = slow {
+            tokio::time::sleep(delay).await;
+        }
         let (bytes, stat) = self.inner.read(key, limit_bytes).await?;
         let length = bytes.len() as u64;
         if self.place(length, |faults| faults.truncated).is_some() {
