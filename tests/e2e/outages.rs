@@ -228,6 +228,52 @@ fn a_silent_origin_is_dropped_from_an_upload() {
     assert!(answer.body == layers[0], "other bytes");
 }
 
+/// An agent that is a mirror sends clients on where its cluster is gone; one that is the registry
+/// lets them try again. Neither lets them wait.
+#[test]
+fn an_agent_without_its_cluster_answers() {
+    let mut cluster = Cluster::new(Size::default());
+    cluster.configure("agent-1", |config| config["fallback"] = json!("mirror"));
+    cluster.start_all();
+    let layers = [random::bytes(10, 3 * MIB)];
+    let image = push::image(&cluster.proxy(), REPOSITORY, "v1", &layers);
+    for part in ["build-index-1", "origin-1", "tracker-1", "proxy-1"] {
+        cluster.kill(part);
+    }
+    for (agent, expected) in [("agent-1", 404), ("agent-2", 503)] {
+        let agent = cluster.part(agent);
+        let paths = [
+            "manifests/v1".to_owned(),
+            format!("manifests/{}", image.manifest),
+            format!("blobs/{}", image.layers[0]),
+        ];
+        for path in paths {
+            let url = format!("{}/v2/{REPOSITORY}/{path}", agent.url());
+            let start = Instant::now();
+            let (head, get) = (curl::head(&url), curl::get(&url));
+            let took = start.elapsed();
+            eprintln!("{}: {path} after {took:?}", agent.name);
+            let found = (head.status, get.status);
+            let text = get.text();
+            assert_eq!(
+                found,
+                (expected, expected),
+                "{}: {path}: {text}",
+                agent.name
+            );
+            assert!(took < Duration::from_secs(20), "{took:?}");
+            if get.status == 503 {
+                assert!(get.header("retry-after").is_some(), "{}", get.head);
+            } else {
+                let unknown = ["MANIFEST_UNKNOWN", "BLOB_UNKNOWN"];
+                assert!(unknown.contains(&&*get.code()), "{}", get.text());
+            }
+        }
+        // docker takes any answer to this but silence.
+        assert_eq!(curl::get(&format!("{}/v2/", agent.url())).status, 200);
+    }
+}
+
 /// How long the store is gone: a real minute.
 const OUTAGE: Duration = Duration::from_secs(60);
 
@@ -267,10 +313,14 @@ fn a_minute_without_the_store() {
         first == shared[..MIB] && rest == shared[MIB..],
         "other bytes"
     );
-    // An agent that begins anew is told by the build-index what it served before.
-    cluster.kill("agent-2");
-    cluster.start_part("agent-2");
+    let mut is_new = false;
     while start.elapsed() < OUTAGE {
+        if !is_new && start.elapsed() > OUTAGE / 3 {
+            // An agent that begins anew is told by the build-index what it served before.
+            cluster.kill("agent-2");
+            cluster.start_part("agent-2");
+            is_new = true;
+        }
         for agent in &agents {
             let answer = curl::get(&format!("{agent}{layer}"));
             assert!(
