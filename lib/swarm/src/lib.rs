@@ -7,6 +7,7 @@ pub mod announce;
 pub mod config;
 mod connection;
 mod download;
+mod early;
 pub mod event;
 mod grants;
 mod handout;

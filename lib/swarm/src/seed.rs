@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use torrent::{Peer, PeerId, SwarmName};
 
+use crate::early::Early;
 use crate::event::{ConnId, Output};
 use crate::message::{AnnounceEvent, Message, RejectReason};
 use crate::set::PieceSet;
@@ -108,6 +109,7 @@ pub(crate) struct Question {
 #[derive(Debug, Default)]
 pub(crate) struct Origin {
     pub(crate) slots: BTreeMap<(SwarmName, PeerId), Slot>,
+    early: Early,
     pub(crate) resolving: BTreeMap<SwarmName, Question>,
     pub(crate) partners: BTreeMap<PeerId, Peer>,
 }
@@ -135,16 +137,17 @@ impl Swarm {
         owners: Vec<PeerId>,
     ) {
         if count > 0 {
+            let (left, pieces) = self.origin.early.pay(now, (name, agent), count, pieces);
             let is_new = !self.origin.slots.contains_key(&(name, agent));
-            if is_new && self.origin.slots.len() >= MAX_GRANTS {
-                self.outputs.push_back(Output::Credit { count: 1 });
+            if left == 0 || (is_new && self.origin.slots.len() >= MAX_GRANTS) {
+                self.give_back(1);
             } else {
                 let slot = self.origin.slots.entry((name, agent)).or_default();
                 slot.credits = slot.credits.saturating_add(1);
                 slot.expires = now + deadline;
                 slot.used_at = now;
                 if pieces.is_empty() {
-                    slot.any = slot.any.saturating_add(count);
+                    slot.any = slot.any.saturating_add(left);
                 } else {
                     slot.named.extend(pieces);
                 }
@@ -258,6 +261,11 @@ impl Swarm {
                 slot.used_at = now;
                 return Ok(Paid::Grant);
             }
+        }
+        if let Some(key) = key
+            && self.trackers_up != Some(false)
+        {
+            self.origin.early.note(now, key, piece);
         }
         let policy = &self.config.policy;
         let (all, own) = self.uploads.rationed(conn);

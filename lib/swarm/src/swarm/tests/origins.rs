@@ -136,6 +136,31 @@ fn granted_requests_go_before_rationed_ones() {
     assert_eq!(uploads(&done(&mut alone, conns[0], 1)), [(6, 0)]);
 }
 
+/// A tracker tells both of a grant, and the agent's request overtakes what the origin is told.
+#[test]
+fn a_grant_pays_for_what_came_before_it() {
+    let mut alone = seeder(40);
+    let conn = alone.meet(agent(2));
+    assert_eq!(uploads(&any(&mut alone, conn, 1)), [(0, 0)], "by ration");
+    any(&mut alone, conn, 2);
+    // Both were asked already: the slot is free at once.
+    assert_eq!(credits(&grant(&mut alone, 2, 2, &[], &[1])), 1);
+    done(&mut alone, conn, 1);
+    done(&mut alone, conn, 2);
+    // Of this one there is one left, which is not there twice.
+    alone.request(conn, 3, 20, 0);
+    assert_eq!(credits(&grant(&mut alone, 2, 2, &[20, 21], &[1])), 0);
+    done(&mut alone, conn, 3);
+    assert_eq!(credits(&alone.request(conn, 4, 21, 0)), 1);
+    done(&mut alone, conn, 4);
+    // What came long ago is another matter.
+    any(&mut alone, conn, 5);
+    done(&mut alone, conn, 5);
+    alone.pass(Micros::from_millis(150));
+    assert_eq!(credits(&grant(&mut alone, 2, 1, &[], &[1])), 0);
+    assert_eq!(credits(&any(&mut alone, conn, 6)), 1);
+}
+
 #[test]
 fn the_slot_of_who_leaves_while_its_request_waits_comes_back() {
     let mut alone = seeder(3);
