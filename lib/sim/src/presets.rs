@@ -29,6 +29,7 @@ fn built_in() -> Vec<Scenario> {
         share(),
         churn(),
         lone(),
+        lone_fast(),
         layers(),
         zones(),
         slow(),
@@ -131,6 +132,21 @@ fn lone() -> Scenario {
     lone.agents = 1;
     lone.expect.max_x = 1.3;
     lone
+}
+
+fn lone_fast() -> Scenario {
+    let fast = LinkSpec {
+        up_bytes_per_s: 10 * GIGABIT,
+        down_bytes_per_s: 10 * GIGABIT,
+    };
+    Scenario {
+        name: "lone-fast".into(),
+        about: "one agent is all alone, with links of 10 gigabits".into(),
+        agent_link: fast,
+        origin_link: fast,
+        blobs: vec![blob(1024 * MIB, Presence::Stored)],
+        ..lone()
+    }
 }
 
 fn layers() -> Scenario {
