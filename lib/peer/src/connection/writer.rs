@@ -143,7 +143,8 @@ impl WriteSide {
             let _ = self.events.send(Event::UploadDone { conn, id }).await;
         } else {
             upload.offset += length;
-            self.uploads.push(upload);
+            // One piece after the other: who gets parts of many has room for none.
+            self.uploads.insert(at, upload);
         }
         Ok(())
     }
