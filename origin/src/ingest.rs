@@ -1,10 +1,13 @@
 //! Uploads: bytes in, a blob out that is durable, hashed and ready for the swarm.
 
+mod parts;
+
 use std::io;
 use std::sync::Arc;
 
 use backend::Backend;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use disk::Pool;
 use futures_util::{Stream, StreamExt as _};
 use oci::Digest;
 use store::{UploadError, UploadId, Uploads};
@@ -14,9 +17,13 @@ use crate::copies::{Copies, NotSafe, TakeError};
 use crate::metrics::Metrics;
 use crate::mirror::{CopyOf, Copying};
 use crate::write_back::Task;
+use parts::{Parts, Writer};
 
 /// Bytes hashed and written at a time, while the next ones come in.
 const PART_BYTES: usize = 1 << 20;
+
+/// Bytes of buffers that are kept for the next parts while nobody uses them.
+const SPARE_BYTES: usize = 4 << 20;
 
 /// An upload that did not go on.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +47,8 @@ pub struct Ingest {
     uploads: Arc<Uploads>,
     blobs: Arc<Blobs>,
     metrics: Metrics,
+    /// What parts are put together in.
+    pool: Pool,
     /// Where storage is an object store.
     copies: Option<Arc<Copies>>,
     /// Held while an upload becomes a blob, by the last digit of its id: who asks for the same
@@ -54,6 +63,7 @@ impl Ingest {
             uploads,
             blobs,
             metrics,
+            pool: Pool::new(SPARE_BYTES),
             copies: None,
             commits: Default::default(),
         }
@@ -114,49 +124,42 @@ impl Ingest {
     async fn write(
         &self,
         id: UploadId,
-        mut offset: u64,
+        offset: u64,
         copying: &mut Option<Copying>,
         body: impl Stream<Item = io::Result<Bytes>> + Send,
     ) -> Result<u64, IngestError> {
         let mut body = std::pin::pin!(body);
-        let mut buffer = BytesMut::new();
-        let mut broken = None;
-        // The disk and the hashes work on one part while the next one comes in. A part that was
-        // begun is written to its end even where this call is dropped.
-        let mut writing = None;
-        let mut ended = false;
-        while !ended {
+        let mut parts = Parts::new(&self.pool, offset);
+        // The disk and the hashes work on one part while the next one comes in.
+        let mut writer = Writer::new(Arc::clone(&self.uploads), id, offset);
+        let ended = loop {
             match body.next().await {
-                Some(Ok(bytes)) => buffer.extend_from_slice(&bytes),
-                Some(Err(error)) => {
-                    broken = Some(error);
-                    ended = true;
+                Some(Ok(mut bytes)) => {
+                    while let Some(part) = parts.add(&mut bytes) {
+                        Self::put(part, &mut writer, copying).await?;
+                    }
                 }
-                None => ended = true,
+                Some(Err(error)) => break Err(IngestError::Body(error)),
+                None => break Ok(()),
             }
-            if buffer.len() >= PART_BYTES || ended {
-                if let Some(writing) = writing.take() {
-                    offset = joined(writing).await?;
-                }
-                let (part, uploads) = (buffer.split().freeze(), Arc::clone(&self.uploads));
-                let copy = part.clone();
-                writing = Some(tokio::task::spawn_blocking(move || {
-                    uploads.append(id, Some(offset), &part)
-                }));
-                if let Some(copying) = copying
-                    && !copy.is_empty()
-                {
-                    copying.send(&copy).await;
-                }
-            }
+        };
+        Self::put(parts.rest(), &mut writer, copying).await?;
+        let offset = writer.end().await?;
+        ended.map(|()| offset)
+    }
+
+    async fn put(
+        part: Bytes,
+        writer: &mut Writer,
+        copying: &mut Option<Copying>,
+    ) -> Result<(), IngestError> {
+        writer.write(part.clone()).await?;
+        if let Some(copying) = copying
+            && !part.is_empty()
+        {
+            copying.send(&part).await;
         }
-        if let Some(writing) = writing {
-            offset = joined(writing).await?;
-        }
-        match broken {
-            Some(error) => Err(IngestError::Body(error)),
-            None => Ok(offset),
-        }
+        Ok(())
     }
 
     /// Makes a blob of an upload whose digest is right; returns its metainfo. When this returns

@@ -13,18 +13,19 @@ const ARROWS: &str = "
     torrent: oci
     swarm: torrent
     hashring:
+    disk:
     sim: swarm
-    store: torrent
-    backend: oci
+    store: torrent disk
+    backend: oci disk
     service:
     api: torrent hashring oci service
-    peer: swarm api torrent service
+    peer: swarm api torrent service disk
     registry: oci
     retry:
     fake-s3:
     bench: torrent service
     agent: peer registry api store service
-    origin: peer store backend retry api service
+    origin: peer disk store backend retry api service
     tracker: swarm api service
     build-index: backend api service
     proxy: registry api service

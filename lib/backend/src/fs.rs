@@ -29,8 +29,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
+use disk::{DataFile, Pool};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use rustix::buffer::spare_capacity;
 
 use crate::object::clip_range;
 use crate::{
@@ -41,6 +41,9 @@ use durable::{Source, Volume};
 /// Bytes per part of a streamed body, and per write of a streamed object.
 const PART_BYTES: u64 = 1 << 20;
 
+/// Bytes of buffers that are kept for the next reads while nobody uses them.
+const SPARE_BYTES: usize = 4 << 20;
+
 /// Objects up to this length are tagged by their content.
 const HASHED_BYTES: u64 = 64 << 10;
 
@@ -48,6 +51,8 @@ const HASHED_BYTES: u64 = 64 << 10;
 #[derive(Clone, Debug)]
 pub struct FsBackend {
     volume: Arc<Volume>,
+    /// What objects are read into.
+    pool: Pool,
 }
 
 impl FsBackend {
@@ -60,6 +65,7 @@ impl FsBackend {
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, Error> {
         Volume::open(root.into()).map(|volume| Self {
             volume: Arc::new(volume),
+            pool: Pool::new(SPARE_BYTES),
         })
     }
 
@@ -83,16 +89,17 @@ impl Backend for FsBackend {
     }
 
     async fn get(&self, key: &Key, range: Option<Range<u64>>) -> Result<Object, Error> {
-        let key = key.clone();
+        let (key, pool) = (key.clone(), self.pool.clone());
         self.blocking(move |volume| {
             let opened = Opened::open(volume, key)?;
             let range = clip_range(&opened.key, range, opened.stat.length)?;
             let stat = opened.stat.clone();
-            let body = if range.end - range.start <= PART_BYTES && opened.content.is_none() {
+            let content = opened.content(&pool);
+            let body = if range.end - range.start <= PART_BYTES {
                 // What peers ask for, all day: nobody waits for another thread.
-                stream::once(std::future::ready(opened.part(range.clone()))).boxed()
+                stream::once(std::future::ready(content.part(range.clone()))).boxed()
             } else {
-                opened.stream(range.clone())
+                content.stream(range.clone())
             };
             Ok(Object { stat, range, body })
         })
@@ -100,7 +107,7 @@ impl Backend for FsBackend {
     }
 
     async fn read(&self, key: &Key, limit_bytes: u64) -> Result<(Bytes, Stat), Error> {
-        let key = key.clone();
+        let (key, pool) = (key.clone(), self.pool.clone());
         self.blocking(move |volume| {
             let opened = Opened::open(volume, key)?;
             let length = opened.stat.length;
@@ -111,11 +118,9 @@ impl Backend for FsBackend {
                     limit_bytes,
                 });
             }
-            let bytes = match opened.content {
-                Some(bytes) => bytes,
-                None => opened.part(0..length)?,
-            };
-            Ok((bytes, opened.stat))
+            let stat = opened.stat.clone();
+            let bytes = opened.content(&pool).part(0..length)?;
+            Ok((bytes, stat))
         })
         .await
     }
@@ -191,13 +196,27 @@ struct Opened {
     file: File,
     stat: Stat,
     /// All bytes, where they had to be read for the tag.
-    content: Option<Bytes>,
+    small: Option<Bytes>,
+}
+
+/// The bytes of an object.
+struct Content {
+    key: Key,
+    path: PathBuf,
+    held: Held,
+}
+
+/// Where the bytes of an object are.
+enum Held {
+    /// At most [`HASHED_BYTES`].
+    Memory(Bytes),
+    File(DataFile),
 }
 
 impl Opened {
     fn open(volume: &Volume, key: Key) -> Result<Self, Error> {
         let path = volume.path(&key);
-        let (file, stat, content) = match open_tagged(&path) {
+        let (file, stat, small) = match open_tagged(&path) {
             Ok(Some(opened)) => opened,
             Ok(None) => return Err(Error::NotFound { key }),
             Err(source) => {
@@ -213,42 +232,42 @@ impl Opened {
             path,
             file,
             stat,
-            content,
+            small,
         })
     }
 
-    fn part(&self, range: Range<u64>) -> Result<Bytes, Error> {
-        let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
-        let mut bytes = Vec::with_capacity(length);
-        while bytes.len() < length {
-            // The rest of the room: memory is not cleared only to be written again.
-            let at = range.start + bytes.len() as u64;
-            match rustix::io::pread(&self.file, spare_capacity(&mut bytes), at) {
-                Ok(0) => {
-                    let key = self.key.clone();
-                    return Err(Error::Truncated { key });
-                }
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(error) => {
-                    return Err(Error::Io {
-                        operation: "read",
-                        path: self.path.clone(),
-                        source: error.into(),
-                    });
-                }
-            }
+    fn content(self, pool: &Pool) -> Content {
+        let held = match self.small {
+            Some(bytes) => Held::Memory(bytes),
+            None => Held::File(DataFile::of(self.file, &self.path, pool)),
+        };
+        Content {
+            key: self.key,
+            path: self.path,
+            held,
         }
-        bytes.truncate(length);
-        Ok(bytes.into())
+    }
+}
+
+impl Content {
+    fn part(&self, range: Range<u64>) -> Result<Bytes, Error> {
+        let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+        let file = match &self.held {
+            Held::Memory(bytes) => return Ok(bytes.slice(size(range.start)..size(range.end))),
+            Held::File(file) => file,
+        };
+        let read = file.read_exact_at(size(range.end - range.start), range.start);
+        let read = read.map_err(|source| Error::Io {
+            operation: "read",
+            path: self.path.clone(),
+            source,
+        })?;
+        read.ok_or_else(|| Error::Truncated {
+            key: self.key.clone(),
+        })
     }
 
     fn stream(self, range: Range<u64>) -> ByteStream {
-        if let Some(bytes) = &self.content {
-            // At most HASHED_BYTES long.
-            let index = |offset| usize::try_from(offset).unwrap_or(usize::MAX);
-            let part = bytes.slice(index(range.start)..index(range.end));
-            return stream::once(std::future::ready(Ok(part))).boxed();
-        }
         let this = Arc::new(self);
         stream::try_unfold((this, range.start), move |(this, start)| async move {
             if start == range.end {

@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use disk::Pool;
 use parking_lot::RwLock;
 use service::tls::Tls;
 use swarm::event::Found;
@@ -31,8 +32,6 @@ use crate::readers::Readers;
 
 /// Commands that wait for the driver.
 const MAX_COMMANDS: usize = 1024;
-/// Bytes of buffers that are kept for the next pieces while nobody uses them.
-const SPARE_BYTES: usize = 2 << 20;
 
 /// What a node is made of.
 #[derive(Debug)]
@@ -173,9 +172,13 @@ impl Node {
         } = setup;
         let (commands, receiver) = mpsc::channel(MAX_COMMANDS);
         let kept_bytes = usize::try_from(config.kept_pieces.as_u64()).unwrap_or(usize::MAX);
+        // All that was in use at a time: memory that is given back and asked for anew costs as much
+        // as filling it.
+        let in_use = config.receive_buffer.as_u64() + config.kept_pieces.as_u64();
+        let spare_bytes = usize::try_from(in_use).unwrap_or(usize::MAX);
         let inner = Arc::new(Inner {
             kept: Kept::new(kept_bytes),
-            buffers: Buffers::new(config.receive_buffer.as_u64(), SPARE_BYTES),
+            buffers: Buffers::new(config.receive_buffer.as_u64(), Pool::new(spare_bytes)),
             limiter: Limiter::new(config.upload_rate.map(|rate| rate.as_u64())),
             readers: Readers::new(config.max_readers),
             config,

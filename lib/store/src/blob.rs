@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use disk::{DataFile, Pool};
 use parking_lot::Mutex;
 use torrent::{
     Bitfield, ClusterPublicKey, Cv, Description, Geometry, MetaInfo, MetaInfoError, PieceIndex,
     SignedCv, Summary, SwarmName,
 };
 
-use crate::direct::DataFile;
 use crate::durable::{self, DiskError, failed};
 use crate::layout::BlobTree;
 use crate::piece_log::PieceLog;
@@ -134,11 +134,12 @@ impl Blob {
         key: ClusterPublicKey,
         description: &Description,
         account: Arc<Account>,
+        pool: &Pool,
     ) -> Result<Self, DiskError> {
         proof::make_folder(&tree)?;
         let proof = Proof::create(tree.clone(), description)?;
         let have = Bitfield::empty(description.geometry());
-        Self::assemble(tree, key, proof, have, account)
+        Self::assemble(tree, key, proof, have, account, pool)
     }
 
     /// Opens a blob that is here; `None` where what is here is no blob any more.
@@ -150,6 +151,7 @@ impl Blob {
         tree: BlobTree,
         key: ClusterPublicKey,
         account: Arc<Account>,
+        pool: &Pool,
     ) -> Result<Option<Self>, DiskError> {
         let Some(proof) = Proof::load(tree.clone(), &key)? else {
             return Ok(None);
@@ -160,9 +162,9 @@ impl Blob {
         let have = if whole {
             claims
         } else {
-            rehash(&tree, &proof, &claims)?
+            rehash(&tree, &proof, &claims, pool)?
         };
-        Self::assemble(tree, key, proof, have, account).map(Some)
+        Self::assemble(tree, key, proof, have, account, pool).map(Some)
     }
 
     fn assemble(
@@ -171,11 +173,13 @@ impl Blob {
         proof: Proof,
         have: Bitfield,
         account: Arc<Account>,
+        pool: &Pool,
     ) -> Result<Self, DiskError> {
         let description = proof.description();
         let geometry = *description.geometry();
         let path = tree.data();
-        let data = DataFile::open(&path, geometry.length()).map_err(failed("open", &path))?;
+        let data = DataFile::create(&path, geometry.length(), pool);
+        let data = data.map_err(failed("open", &path))?;
         if !have.is_full() {
             unmark(&tree)?;
         }
@@ -461,14 +465,19 @@ fn unmark(tree: &BlobTree) -> Result<(), DiskError> {
 }
 
 /// Returns those of the claimed pieces that are what they should be.
-fn rehash(tree: &BlobTree, proof: &Proof, claims: &Bitfield) -> Result<Bitfield, DiskError> {
+fn rehash(
+    tree: &BlobTree,
+    proof: &Proof,
+    claims: &Bitfield,
+    pool: &Pool,
+) -> Result<Bitfield, DiskError> {
     let geometry = proof.geometry();
     let mut have = Bitfield::empty(&geometry);
     let path = tree.data();
     if !path.exists() {
         return Ok(have);
     }
-    let data = DataFile::open(&path, geometry.length()).map_err(failed("read", &path))?;
+    let data = DataFile::create(&path, geometry.length(), pool).map_err(failed("read", &path))?;
     for piece in claims.iter(&geometry) {
         let Some(check) = proof.check(piece) else {
             continue;

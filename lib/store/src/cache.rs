@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use disk::Pool;
 use parking_lot::Mutex;
 use torrent::{ClusterPublicKey, Description, MetaInfoError, SwarmName};
 
@@ -19,6 +20,9 @@ use crate::layout::CacheTree;
 
 /// Uses between two looks for blobs to close.
 const CLOSE_EVERY: u64 = 32;
+
+/// Bytes of buffers that are kept for the next reads while nobody uses them.
+const SPARE_BYTES: usize = 2 << 20;
 
 /// How a cache is run.
 #[derive(Clone, Debug)]
@@ -83,6 +87,8 @@ pub struct Cache {
     tree: CacheTree,
     key: ClusterPublicKey,
     config: Config,
+    /// What pieces are read into.
+    pool: Pool,
     _lock: File,
     total_bytes: Arc<AtomicU64>,
     /// Bytes of pieces that are being written.
@@ -137,6 +143,7 @@ impl Cache {
             tree,
             key,
             config,
+            pool: Pool::new(SPARE_BYTES),
             _lock: lock,
             total_bytes: Arc::default(),
             writing: AtomicU64::new(0),
@@ -256,7 +263,7 @@ impl Cache {
             durable::remove_folder(tree.folder(), &self.next_trash())?;
         }
         let account = Arc::clone(&entry.account);
-        match Blob::create(tree.clone(), self.key, description, account) {
+        match Blob::create(tree.clone(), self.key, description, account, &self.pool) {
             Ok(blob) => {
                 let blob = Arc::new(blob);
                 cell.blob = Some(Arc::clone(&blob));
@@ -307,7 +314,8 @@ impl Cache {
             return Ok(None);
         }
         scan::touch(tree.folder());
-        let loaded = Blob::load(tree.clone(), self.key, Arc::clone(&entry.account))?;
+        let account = Arc::clone(&entry.account);
+        let loaded = Blob::load(tree.clone(), self.key, account, &self.pool)?;
         let Some(blob) = loaded.filter(|blob| blob.name() == name) else {
             durable::remove_folder(tree.folder(), &self.next_trash())?;
             entry.account.set(0);

@@ -9,7 +9,6 @@
 
 pub mod blob;
 pub mod cache;
-mod direct;
 pub mod durable;
 pub mod evict;
 mod layout;
@@ -20,7 +19,6 @@ pub mod volume;
 
 pub use blob::{Blob, ProofError, ReadError, VerifiedPiece, VerifyError, WriteError};
 pub use cache::{Cache, Config, Known, OpenError};
-pub use direct::ALIGNMENT;
 pub use durable::DiskError;
 pub use evict::Watermarks;
 pub use upload::{FinishedUpload, Limits, UploadError, UploadId, Uploads};

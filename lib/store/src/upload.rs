@@ -1,18 +1,20 @@
 //! Uploads on their way in: bytes are appended, hashed as they come, and become a blob when their
 //! digest is right.
 //!
-//! A session is a file. It survives the process, which hashes it again when it is resumed; a
+//! A session is a file, written around the page cache where the disk is fast and what comes lies in
+//! memory as it will in the file (`disk::DataFile`). It survives the process, which hashes it again when it is resumed; a
 //! session that nobody goes on with is swept.
 
 use std::collections::HashMap;
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
-use std::io::{Read as _, Write as _};
+use std::fs::{self, File};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use disk::{DataFile, Pool};
 use oci::{Algorithm, Digest, DigestHasher};
 use parking_lot::Mutex;
 use rand::TryRng as _;
@@ -96,7 +98,7 @@ struct Session {
 
 #[derive(Debug)]
 struct Open {
-    file: File,
+    file: DataFile,
     sha256: DigestHasher,
     tree: TreeHasher,
 }
@@ -281,7 +283,7 @@ impl Session {
         let mut open = self.take_open()?;
         // Where this fails the hashes are behind the file: they are made again from it.
         open.file
-            .write_all(bytes)
+            .write_all_at(bytes, open.tree.length())
             .map_err(failed("append to", &self.path))?;
         open.update(bytes);
         let offset = open.tree.length();
@@ -303,7 +305,7 @@ impl Session {
                 actual,
             })));
         }
-        durable::sync(&open.file, &self.path)?;
+        durable::sync(open.file.as_file(), &self.path)?;
         // A repeated call hashes the file again, which is rare and cheaper than to keep the state.
         Ok(FinishedUpload {
             path: self.path.clone(),
@@ -323,8 +325,8 @@ impl Session {
 
 impl Open {
     fn resume(path: &Path) -> Result<Self, UploadError> {
-        let mut options = OpenOptions::new();
-        let file = options.read(true).append(true).open(path);
+        // Nothing is read by way of it.
+        let file = DataFile::open(path, &Pool::new(0));
         let mut open = Self {
             file: file.map_err(failed("open", path))?,
             sha256: DigestHasher::new(Algorithm::Sha256),
@@ -332,7 +334,11 @@ impl Open {
         };
         let mut buffer = vec![0; READ_BYTES];
         loop {
-            let count = open.file.read(&mut buffer).map_err(failed("read", path))?;
+            let count = open
+                .file
+                .as_file()
+                .read(&mut buffer)
+                .map_err(failed("read", path))?;
             if count == 0 {
                 return Ok(open);
             }

@@ -4,13 +4,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use disk::Buffer;
 use parking_lot::Mutex;
 use swarm::RequestId;
 use swarm::message::{BlockRange, Target};
 use torrent::piece::BLOCK_BYTES;
 use torrent::{Geometry, PieceIndex};
 
-use crate::buffers::{Buffer, Buffers, Room};
+use crate::buffers::{Buffers, Room};
 use crate::progress::Torrent;
 
 /// Open requests by id. An entry is made before the request is written, and goes with the last
@@ -175,6 +176,7 @@ pub(crate) fn within_piece(
 
 #[cfg(test)]
 mod tests {
+    use disk::Pool;
     use oci::Digest;
     use torrent::SwarmName;
 
@@ -190,14 +192,14 @@ mod tests {
 
     #[tokio::test]
     async fn data_must_be_what_was_asked_for() {
-        let buffers = Buffers::new(0, 0);
+        let buffers = Buffers::new(0, Pool::new(0));
         let piece = asked(Target::Piece(1));
         assert!(piece.begin(&buffers, 0).await.is_none(), "another piece");
         let mut partial = piece.begin(&buffers, 1).await.unwrap();
         assert!(partial.continues(1, 0, 1 << 20));
         assert!(!partial.continues(1, 0, (1 << 20) + 1), "too much");
         assert!(!partial.continues(1, 5, 10), "a hole");
-        partial.buffer.vec().extend_from_slice(&[0; 10]);
+        partial.buffer.extend_from_slice(&[0; 10]);
         assert!(partial.continues(1, 10, 10) && !partial.continues(1, 0, 10));
         assert!(!partial.is_whole());
 
@@ -218,7 +220,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_cancelled_request_still_ends() {
-        let (buffers, expected) = (Buffers::new(0, 0), Expected::default());
+        let (buffers, expected) = (Buffers::new(0, Pool::new(0)), Expected::default());
         let id = RequestId(7);
         assert!(matches!(expected.look_up(id), Lookup::Unknown));
         expected.insert(id, asked(Target::Any));

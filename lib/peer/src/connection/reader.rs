@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use api::access::{Impostor, check_hello};
-use bytes::{Buf as _, BufMut as _, BytesMut};
+use bytes::{Buf as _, BytesMut};
+use disk::Buffer;
 use service::tls::{Caller, ReadHalf, is_tls_record};
 use swarm::wire::{self, WireError};
 use swarm::{ConnId, Message, RequestId};
@@ -196,7 +197,7 @@ impl ReadSide {
         let Some(mut partial) = fits else {
             return Err(ReadEnd::Protocol("data of another piece, or out of order"));
         };
-        self.fill(partial.buffer.vec(), length).await?;
+        self.fill(&mut partial.buffer, length).await?;
         self.count(length);
         asked.torrent.count(self.known.role(), length.into());
         if !last {
@@ -228,17 +229,18 @@ impl ReadSide {
             .spawn(async move { received.check(&node, &events).await });
     }
 
-    async fn fill(&mut self, into: &mut Vec<u8>, length: u32) -> Result<(), ReadEnd> {
+    async fn fill(&mut self, into: &mut Buffer, length: u32) -> Result<(), ReadEnd> {
         let mut rest = length as usize;
         let there = self.buffer.len().min(rest);
         into.extend_from_slice(&self.buffer[..there]);
         self.buffer.advance(there);
         rest -= there;
         while rest > 0 {
-            let read = self.socket.read_buf(&mut (&mut *into).limit(rest)).await?;
+            let read = self.socket.read(into.unfilled(rest)).await?;
             if read == 0 {
                 return Err(ReadEnd::Closed);
             }
+            into.filled(read);
             rest -= read;
         }
         Ok(())

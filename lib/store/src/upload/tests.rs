@@ -77,7 +77,7 @@ fn damage_between_two_processes_is_found() {
     let id = uploads.create().unwrap();
     uploads.append(id, None, b"some bytes").unwrap();
     drop(uploads);
-    let file = OpenOptions::new()
+    let file = fs::OpenOptions::new()
         .write(true)
         .open(folder.path().join(id.to_string()))
         .unwrap();
