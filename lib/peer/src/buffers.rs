@@ -42,6 +42,11 @@ impl Buffers {
         let room = Room(room.expect("the semaphore is never closed"));
         (room, self.pool.take(size as usize))
     }
+
+    /// Gives memory back where nothing came since the last call; returns whether that is so.
+    pub(crate) fn rest(&self) -> bool {
+        self.pool.rest()
+    }
 }
 
 #[cfg(test)]

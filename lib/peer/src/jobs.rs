@@ -33,9 +33,9 @@ pub(crate) struct ReceivedPiece {
 /// How long a piece waits for the value that it is checked against.
 const VALUES_WAIT: Duration = Duration::from_secs(1);
 
-/// How long a piece holds its room while readers are behind: less than the silence after which a
-/// peer would be given up whose data nobody has room for.
-const CALM_WAIT: Duration = Duration::from_millis(100);
+/// How long a piece holds its room while its reader is behind. Others must not wait for a slow
+/// client: with all of the room taken, 24 MiB still come in this time.
+const SETTLE_WAIT: Duration = Duration::from_millis(40);
 
 /// What came of a received piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +87,7 @@ impl ReceivedPiece {
         let _ = events.send(Event::of_torrent(torrent, input)).await;
         // Others know of the piece by now. A reader that is behind gets a moment: what it has to
         // read from the disk again must be hashed again too.
-        let _ = tokio::time::timeout(CALM_WAIT, node.kept.calm()).await;
+        node.kept.settle(&name, piece, SETTLE_WAIT).await;
         drop(room);
     }
 }

@@ -1,12 +1,15 @@
 //! Verified pieces that stay in memory for a while, for readers and uploads that come next.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use lru::LruCache;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use torrent::{PieceIndex, SwarmName};
 
-/// Pieces by use, bounded by their bytes.
+/// Pieces by use, bounded by their bytes. On top of that come those that are held: they are in
+/// memory anyway, for as long as who stores them has room for them.
 #[derive(Debug)]
 pub(crate) struct Kept {
     capacity_bytes: usize,
@@ -18,6 +21,7 @@ pub(crate) struct Kept {
 #[derive(Debug)]
 struct Pieces {
     by_use: LruCache<(SwarmName, PieceIndex), Piece>,
+    /// Bytes of the pieces that are not held.
     total_bytes: usize,
     /// Of those, what a reader is about to want.
     awaited_bytes: usize,
@@ -27,6 +31,7 @@ struct Pieces {
 struct Piece {
     bytes: Bytes,
     is_awaited: bool,
+    is_held: bool,
 }
 
 impl Kept {
@@ -47,8 +52,8 @@ impl Kept {
         self.capacity_bytes
     }
 
-    /// Keeps a piece, in place of those that were used longest ago. `is_awaited` says that a
-    /// reader is about to want it.
+    /// Keeps a piece, in place of those that were used longest ago. One that a reader is about to
+    /// want is held: [`Self::settle`] must be called for it.
     pub(crate) fn insert(
         &self,
         name: SwarmName,
@@ -56,24 +61,49 @@ impl Kept {
         bytes: Bytes,
         is_awaited: bool,
     ) {
-        if bytes.len() > self.capacity_bytes {
-            return;
-        }
         let mut pieces = self.pieces.lock();
         pieces.remove(&name, piece);
-        pieces.total_bytes += bytes.len();
-        if is_awaited {
-            pieces.awaited_bytes += bytes.len();
+        let is_held = is_awaited;
+        if !is_held && bytes.len() > self.capacity_bytes {
+            return;
         }
-        pieces
-            .by_use
-            .put((name, piece), Piece { bytes, is_awaited });
-        while pieces.total_bytes > self.capacity_bytes {
-            let Some(((name, piece), _)) = pieces.by_use.peek_lru() else {
-                break;
-            };
-            let (name, piece) = (*name, *piece);
-            pieces.remove(&name, piece);
+        if !is_held {
+            pieces.total_bytes += bytes.len();
+        }
+        let kept = Piece {
+            bytes,
+            is_awaited,
+            is_held,
+        };
+        pieces.by_use.put((name, piece), kept);
+        pieces.shrink_to(self.capacity_bytes);
+    }
+
+    /// Waits until the reader has taken the piece, or there is room to keep it until then; not
+    /// longer than `patience`. Then it is not held any more.
+    pub(crate) async fn settle(&self, name: &SwarmName, piece: PieceIndex, patience: Duration) {
+        let _ = tokio::time::timeout(patience, self.room_for(name, piece)).await;
+        let mut pieces = self.pieces.lock();
+        pieces.let_go(name, piece);
+        pieces.shrink_to(self.capacity_bytes);
+    }
+
+    async fn room_for(&self, name: &SwarmName, piece: PieceIndex) {
+        loop {
+            let taken = self.taken.notified();
+            {
+                let mut pieces = self.pieces.lock();
+                let waiting = pieces.by_use.peek(&(*name, piece));
+                let Some(waiting) = waiting.filter(|piece| piece.is_held && piece.is_awaited)
+                else {
+                    return;
+                };
+                if pieces.awaited_bytes + waiting.bytes.len() <= self.capacity_bytes {
+                    // At once: the next who looks must know of it.
+                    return pieces.let_go(name, piece);
+                }
+            }
+            taken.await;
         }
     }
 
@@ -87,11 +117,8 @@ impl Kept {
     pub(crate) fn take(&self, name: &SwarmName, piece: PieceIndex) -> Option<Bytes> {
         let mut pieces = self.pieces.lock();
         let key = (*name, piece);
-        let found = pieces.by_use.peek_mut(&key)?;
-        let bytes = found.bytes.clone();
-        if std::mem::take(&mut found.is_awaited) {
-            pieces.awaited_bytes -= bytes.len();
-        }
+        let bytes = pieces.by_use.peek(&key)?.bytes.clone();
+        pieces.not_awaited(&key);
         pieces.by_use.demote(&key);
         drop(pieces);
         self.taken.notify_waiters();
@@ -103,28 +130,12 @@ impl Kept {
         self.pieces.lock().by_use.contains(&(*name, piece))
     }
 
-    /// Waits until readers have taken so much that what comes next does not push out what they
-    /// are about to want.
-    pub(crate) async fn calm(&self) {
-        loop {
-            let taken = self.taken.notified();
-            if self.pieces.lock().awaited_bytes <= self.capacity_bytes / 2 {
-                return;
-            }
-            taken.await;
-        }
-    }
-
     /// Notes that nobody reads the blob any more.
     pub(crate) fn unread(&self, name: &SwarmName) {
         let mut pieces = self.pieces.lock();
-        let mut gone = 0;
-        for ((of, _), piece) in pieces.by_use.iter_mut() {
-            if of == name && std::mem::take(&mut piece.is_awaited) {
-                gone += piece.bytes.len();
-            }
+        for key in pieces.of_blob(name) {
+            pieces.not_awaited(&key);
         }
-        pieces.awaited_bytes -= gone;
         drop(pieces);
         self.taken.notify_waiters();
     }
@@ -134,17 +145,20 @@ impl Kept {
         self.taken.notify_waiters();
     }
 
+    /// Drops all pieces.
+    pub(crate) fn clear(&self) {
+        let mut pieces = self.pieces.lock();
+        pieces.by_use.clear();
+        (pieces.total_bytes, pieces.awaited_bytes) = (0, 0);
+        drop(pieces);
+        self.taken.notify_waiters();
+    }
+
     /// Drops all pieces of a blob.
     pub(crate) fn forget(&self, name: &SwarmName) {
         let mut pieces = self.pieces.lock();
-        let of_blob: Vec<_> = pieces
-            .by_use
-            .iter()
-            .filter(|((of, _), _)| of == name)
-            .map(|((_, piece), _)| *piece)
-            .collect();
-        for piece in of_blob {
-            pieces.remove(name, piece);
+        for (name, piece) in pieces.of_blob(name) {
+            pieces.remove(&name, piece);
         }
         drop(pieces);
         self.taken.notify_waiters();
@@ -152,41 +166,88 @@ impl Kept {
 }
 
 impl Pieces {
+    fn of_blob(&self, name: &SwarmName) -> Vec<(SwarmName, PieceIndex)> {
+        let keys = self.by_use.iter().map(|(key, _)| *key);
+        keys.filter(|(of, _)| of == name).collect()
+    }
+
     fn remove(&mut self, name: &SwarmName, piece: PieceIndex) {
-        if let Some(old) = self.by_use.pop(&(*name, piece)) {
+        let key = (*name, piece);
+        self.let_go(name, piece);
+        self.not_awaited(&key);
+        if let Some(old) = self.by_use.pop(&key) {
             self.total_bytes -= old.bytes.len();
-            if old.is_awaited {
-                self.awaited_bytes -= old.bytes.len();
+        }
+    }
+
+    /// Counts a piece that was held.
+    fn let_go(&mut self, name: &SwarmName, piece: PieceIndex) {
+        if let Some(piece) = self.by_use.peek_mut(&(*name, piece))
+            && std::mem::take(&mut piece.is_held)
+        {
+            self.total_bytes += piece.bytes.len();
+            if piece.is_awaited {
+                self.awaited_bytes += piece.bytes.len();
             }
+        }
+    }
+
+    fn not_awaited(&mut self, key: &(SwarmName, PieceIndex)) {
+        if let Some(piece) = self.by_use.peek_mut(key)
+            && std::mem::take(&mut piece.is_awaited)
+            && !piece.is_held
+        {
+            self.awaited_bytes -= piece.bytes.len();
+        }
+    }
+
+    fn shrink_to(&mut self, capacity_bytes: usize) {
+        while self.total_bytes > capacity_bytes {
+            let mut by_age = self.by_use.iter().rev();
+            let oldest = by_age.find(|(_, piece)| !piece.is_held);
+            let Some((&(name, piece), _)) = oldest else {
+                break;
+            };
+            self.remove(&name, piece);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
     use oci::Digest;
     use torrent::Geometry;
 
     use super::*;
 
+    const LONG: Duration = Duration::from_secs(60);
+    const PIECE: Bytes = Bytes::from_static(b"1234");
+
+    fn name() -> SwarmName {
+        SwarmName::Blob(Digest::sha256(b"a"))
+    }
+
+    fn index(raw: u32) -> PieceIndex {
+        Geometry::new(8 << 20).unwrap().index(raw).unwrap()
+    }
+
     #[test]
     fn the_least_recently_used_go_first_and_bytes_are_bounded() {
-        let kept = Kept::new(10);
-        let name = SwarmName::Blob(Digest::sha256(b"a"));
-        let geometry = Geometry::new(8 << 20).unwrap();
-        let index = |raw| geometry.index(raw).unwrap();
-        let piece = Bytes::from_static(b"1234");
-        kept.insert(name, index(0), piece.clone(), false);
-        kept.insert(name, index(1), piece.clone(), false);
+        let (kept, name) = (Kept::new(10), name());
+        kept.insert(name, index(0), PIECE, false);
+        kept.insert(name, index(1), PIECE, false);
         assert!(kept.get(&name, index(0)).is_some());
-        kept.insert(name, index(2), piece.clone(), false);
+        kept.insert(name, index(2), PIECE, false);
         assert!(kept.get(&name, index(1)).is_none(), "it was used least");
         assert!(kept.get(&name, index(0)).is_some());
         // The same piece again takes no more room.
-        kept.insert(name, index(2), piece, false);
+        kept.insert(name, index(2), PIECE, false);
         assert!(kept.get(&name, index(0)).is_some());
-        kept.insert(name, index(3), Bytes::from_static(b"longer than all"), true);
+        let long = Bytes::from_static(b"longer than all");
+        kept.insert(name, index(3), long, false);
         assert!(kept.get(&name, index(3)).is_none());
+        kept.insert(name, index(0), PIECE, false);
         kept.remove(&name, index(0));
         assert!(kept.get(&name, index(0)).is_none());
         kept.forget(&name);
@@ -195,26 +256,52 @@ mod tests {
 
     #[tokio::test]
     async fn what_readers_are_about_to_want_is_not_pushed_out() {
-        use futures_util::FutureExt as _;
-        let kept = Kept::new(8);
-        let name = SwarmName::Blob(Digest::sha256(b"a"));
-        let geometry = Geometry::new(8 << 20).unwrap();
-        let index = |raw| geometry.index(raw).unwrap();
-        let piece = Bytes::from_static(b"1234");
-        kept.insert(name, index(0), piece.clone(), true);
-        assert!(kept.calm().now_or_never().is_some());
-        kept.insert(name, index(1), piece.clone(), true);
-        let mut calm = Box::pin(kept.calm());
-        assert!(calm.as_mut().now_or_never().is_none());
+        let (kept, name) = (Kept::new(8), name());
+        let settle = |raw| Box::pin(kept.settle(&name, index(raw), LONG));
+        for raw in 0..3 {
+            kept.insert(name, index(raw), PIECE, true);
+        }
+        // There is room for two; the third is there as long as it is held.
+        assert!(settle(0).now_or_never().is_some());
+        assert!(settle(1).now_or_never().is_some());
+        let mut third = settle(2);
+        assert!(third.as_mut().now_or_never().is_none());
+        assert!((0..3).all(|raw| kept.has(&name, index(raw))));
         assert!(kept.take(&name, index(0)).is_some());
-        assert!(calm.now_or_never().is_some());
+        assert!(third.now_or_never().is_some());
         // What was read goes first, though it was used last.
-        kept.insert(name, index(2), piece.clone(), true);
         assert!(!kept.has(&name, index(0)) && kept.has(&name, index(1)));
-        assert!(kept.calm().now_or_never().is_none());
+        // One that is taken while it is held needs no room.
+        kept.insert(name, index(3), PIECE, true);
+        let mut fourth = settle(3);
+        assert!(fourth.as_mut().now_or_never().is_none());
+        assert!(kept.take(&name, index(3)).is_some());
+        assert!(fourth.now_or_never().is_some());
+        assert!(kept.has(&name, index(1)) && kept.has(&name, index(2)));
+        // Nobody reads any more.
+        kept.insert(name, index(4), PIECE, true);
+        let mut fifth = settle(4);
+        assert!(fifth.as_mut().now_or_never().is_none());
         kept.unread(&name);
-        assert!(kept.calm().now_or_never().is_some());
+        assert!(fifth.now_or_never().is_some());
         kept.forget(&name);
+        let pieces = kept.pieces.lock();
+        assert_eq!((pieces.total_bytes, pieces.awaited_bytes), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_does_not_come_is_not_waited_for() {
+        const SHORT: Duration = Duration::from_millis(1);
+        let (kept, name) = (Kept::new(4), name());
+        for raw in 0..2 {
+            kept.insert(name, index(raw), PIECE, true);
+            kept.settle(&name, index(raw), SHORT).await;
+        }
+        assert!(!kept.has(&name, index(0)) && kept.has(&name, index(1)));
+        // It was removed before it settled.
+        kept.insert(name, index(2), PIECE, true);
+        kept.forget(&name);
+        kept.settle(&name, index(2), SHORT).await;
         let pieces = kept.pieces.lock();
         assert_eq!((pieces.total_bytes, pieces.awaited_bytes), (0, 0));
     }

@@ -21,6 +21,10 @@ impl Driver {
     /// Lets go of what nobody reads: pieces that are here may be evicted, and are given to others
     /// until then; a swarm of which nothing is here is left.
     pub(super) fn sweep(&mut self) {
+        // A host has better uses for the memory of a node that does nothing.
+        if self.node.buffers.rest() {
+            self.node.kept.clear();
+        }
         let idle = self.node.config.lazy_idle;
         let alone: Vec<Arc<Torrent>> = {
             let torrents = self.node.torrents.read();
