@@ -158,7 +158,12 @@ fn a_bucket_that_is_gone_for_a_while_is_waited_for() {
     });
     cluster.start_all();
     let warm = random::bytes(3, 5 * MIB);
-    let image = push::image(&cluster.proxy(), "team/big", "v1", &[warm.clone()]);
+    let image = push::image(
+        &cluster.proxy(),
+        "team/big",
+        "v1",
+        std::slice::from_ref(&warm),
+    );
     let agent = |number: u8| cluster.part(&format!("agent-{number}"));
     let get = |number: u8, path: &str| {
         let answer = curl::get(&format!("{}{path}", agent(number).url()));

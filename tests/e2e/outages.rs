@@ -287,7 +287,7 @@ fn a_minute_without_the_store() {
     cluster.start_all();
     let proxy = cluster.proxy();
     let shared = random::bytes(7, 20 * MIB);
-    let image = push::image(&proxy, REPOSITORY, "v1", &[shared.clone()]);
+    let image = push::image(&proxy, REPOSITORY, "v1", std::slice::from_ref(&shared));
     let agents: Vec<_> = cluster.parts("agent").map(|agent| agent.url()).collect();
     let layer = format!("/v2/{REPOSITORY}/blobs/{}", image.layers[0]);
     let manifest = format!("/v2/{REPOSITORY}/manifests/v1");
