@@ -155,7 +155,7 @@ impl Forwarder {
             let text = "it does not answer";
             Err(io::Error::new(io::ErrorKind::TimedOut, text))
         })?;
-        socket.set_nodelay(true)?;
+        service::socket::prepare(&socket);
         let (stream, _) = self.tls.connect(socket, Role::Proxy).await?;
         Ok(stream)
     }

@@ -103,7 +103,7 @@ struct Session {
 impl Session {
     async fn run(self, socket: TcpStream, tls: Tls, cut: CancellationToken) {
         let session = self.id.0;
-        let _ = socket.set_nodelay(true);
+        service::socket::prepare(&socket);
         let (socket, caller) = match cut.run_until_cancelled(tls.accept(socket)).await {
             Some(Ok(accepted)) => accepted,
             Some(Err(error)) => return self.report(&error.into()),

@@ -4,7 +4,6 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, IoSliceMut};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -24,8 +23,6 @@ pub struct DataFile {
     file: File,
     /// The same file around the page cache, where the file system has that.
     direct: Option<File>,
-    /// Bytes of the write that is going on, and of those that wait for it.
-    waiting: AtomicUsize,
     /// Held by who writes: the kernel takes one write of a file at a time, and those who wait for
     /// it there spin.
     pace: Mutex<Pace>,
@@ -68,7 +65,6 @@ impl DataFile {
         Self {
             direct: direct.filter(|direct| is_same(direct, &file)),
             file,
-            waiting: AtomicUsize::new(0),
             pace: Mutex::default(),
             pool: pool.clone(),
         }
@@ -86,20 +82,13 @@ impl DataFile {
     /// # Errors
     /// The system's; a part of the bytes may have been written.
     pub fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        let waiting = self.waiting.fetch_add(bytes.len(), Ordering::Relaxed) + bytes.len();
-        let written = self.write_in_turn(bytes, offset, waiting);
-        self.waiting.fetch_sub(bytes.len(), Ordering::Relaxed);
-        written
-    }
-
-    fn write_in_turn(&self, bytes: &[u8], offset: u64, waiting: usize) -> io::Result<()> {
         let whole = bytes.len() / ALIGNMENT * ALIGNMENT;
         let fits = bytes.as_ptr().addr().is_multiple_of(ALIGNMENT)
             && offset.is_multiple_of(ALIGNMENT as u64);
         let direct = self.direct.as_ref().filter(|_| fits && whole > 0);
         let mut pace = self.pace.lock();
         let start = Instant::now();
-        if let Some(direct) = direct.filter(|_| pace.goes_around(waiting)) {
+        if let Some(direct) = direct.filter(|_| pace.goes_around()) {
             match direct.write_all_at(&bytes[..whole], offset) {
                 Ok(()) => {
                     pace.went_around(whole, start.elapsed());
@@ -259,7 +248,6 @@ mod tests {
                 }
                 check_reads(&file, &content);
                 assert_eq!(std::fs::read(&path).unwrap(), content);
-                assert_eq!(file.waiting.into_inner(), 0);
             }
         }
     }

@@ -15,9 +15,6 @@ const TRY_EVERY: u32 = 16;
 /// Writes shorter than this say nothing about a disk.
 const MIN_TIMED: usize = 256 * 1024;
 
-/// Bytes that wait for their turn, from which on the disk does not keep up with what comes.
-const MAX_WAITING: usize = 16 << 20;
-
 /// How long writes of 1 MiB took lately.
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
@@ -30,12 +27,10 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// Returns whether the next write goes around the page cache, where so many bytes wait behind
-    /// it: the disk keeps up and is fast, or at least faster than the other way, or was not tried
-    /// for a while.
-    pub(crate) fn goes_around(&self, waiting: usize) -> bool {
-        let keeps_up = waiting <= MAX_WAITING && self.slow < SLOW_AFTER;
-        keeps_up || self.around <= self.through || self.passed >= TRY_EVERY
+    /// Returns whether the next write goes around the page cache: the disk is fast, or at least
+    /// faster than the other way, or was not tried for a while.
+    pub(crate) fn goes_around(&self) -> bool {
+        self.slow < SLOW_AFTER || self.around <= self.through || self.passed >= TRY_EVERY
     }
 
     pub(crate) fn went_around(&mut self, bytes: usize, took: Duration) {
@@ -71,7 +66,7 @@ mod tests {
     fn count(pace: &mut Pace, around: Duration, writes: usize) -> usize {
         let mut count = 0;
         for _ in 0..writes {
-            if pace.goes_around(MIB) {
+            if pace.goes_around() {
                 pace.went_around(MIB, around);
                 count += 1;
             } else {
@@ -96,27 +91,18 @@ mod tests {
     }
 
     #[test]
-    fn the_page_cache_takes_what_the_disk_does_not_keep_up_with() {
-        let mut pace = Pace::default();
-        pace.went_through(MIB, SOON);
-        pace.went_around(MIB, SOON * 3);
-        assert!(pace.goes_around(MAX_WAITING));
-        assert!(!pace.goes_around(MAX_WAITING + 1));
-    }
-
-    #[test]
     fn the_faster_way_is_taken() {
         let mut pace = Pace::default();
         for _ in 0..10 {
             pace.went_around(MIB, SLOW);
         }
         pace.went_through(MIB, SOON);
-        assert!(!pace.goes_around(MIB));
+        assert!(!pace.goes_around());
         for _ in 0..10 {
             pace.went_through(MIB, SLOW * 2);
         }
         // The one is slow, the other slower.
-        assert!(pace.goes_around(MAX_WAITING * 2));
+        assert!(pace.goes_around());
     }
 
     #[test]
@@ -125,6 +111,6 @@ mod tests {
         for _ in 0..10 {
             pace.went_around(MIN_TIMED - 1, SLOW * 100);
         }
-        assert!(pace.goes_around(0));
+        assert!(pace.goes_around());
     }
 }

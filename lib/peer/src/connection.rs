@@ -91,9 +91,7 @@ impl Connection {
         (socket, caller): (Stream, Caller),
         events: &mpsc::Sender<Event>,
     ) -> Self {
-        if let Err(error) = socket.set_nodelay(true) {
-            tracing::debug!(%error, "cannot switch off Nagle's algorithm");
-        }
+        socket.prepare();
         let (queue, outgoing) = mpsc::channel(node.config.max_queued_messages);
         let (read_half, write_half) = socket.into_split();
         let expected = Arc::new(Expected::default());

@@ -41,7 +41,6 @@ pub(crate) async fn dial(
     let patience = node.config.connect_timeout;
     let dialling = async {
         let socket = TcpStream::connect(addr).await?;
-        socket.set_nodelay(true)?;
         Ok(node.tls.connect(socket, access::of_peer(role)).await?)
     };
     // One for both: who accepts and then says nothing is not better than who does not accept.

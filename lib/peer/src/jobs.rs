@@ -103,7 +103,14 @@ async fn store_proven(
     let mut values = torrent.values.subscribe();
     let deadline = Instant::now() + VALUES_WAIT;
     loop {
+        // What a reader waits for now goes before what others sent earlier.
+        let turn = if torrent.is_awaited(piece, bytes.len() as u64) {
+            None
+        } else {
+            Some(node.checks.acquire().await)
+        };
         let stored = node.pieces.store(&torrent.name, piece, bytes.clone()).await;
+        drop(turn);
         if stored != Err(StoreError::Unproven) {
             return judge(node, torrent, piece, bytes, stored);
         }

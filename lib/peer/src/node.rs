@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::num::NonZero;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +13,7 @@ use service::tls::Tls;
 use swarm::event::Found;
 use swarm::{Failure, Priority, ReaderId};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -68,6 +69,8 @@ pub(crate) struct Inner {
     pub(crate) metrics: Metrics,
     pub(crate) kept: Kept,
     pub(crate) buffers: Buffers,
+    /// Held while a piece is hashed and stored.
+    pub(crate) checks: Semaphore,
     pub(crate) limiter: Limiter,
     pub(crate) readers: Readers,
     /// Blobs of this process. The driver alone changes which there are.
@@ -155,6 +158,12 @@ pub struct TrackerStatus {
     pub is_up: bool,
 }
 
+/// Returns how many pieces are hashed and stored at a time: one for each CPU, and one that waits
+/// for the disk. With more of them all would be late.
+fn at_once() -> usize {
+    std::thread::available_parallelism().map_or(2, NonZero::get) + 1
+}
+
 impl Node {
     /// Starts a node. It runs until [`Self::shutdown`]; must be called inside a tokio runtime.
     #[must_use]
@@ -178,6 +187,7 @@ impl Node {
         let spare_bytes = usize::try_from(in_use).unwrap_or(usize::MAX);
         let inner = Arc::new(Inner {
             kept: Kept::new(kept_bytes),
+            checks: Semaphore::new(at_once()),
             buffers: Buffers::new(config.receive_buffer.as_u64(), Pool::new(spare_bytes)),
             limiter: Limiter::new(config.upload_rate.map(|rate| rate.as_u64())),
             readers: Readers::new(config.max_readers),

@@ -149,8 +149,7 @@ struct Connection {
 
 impl Connection {
     async fn serve(self, socket: TcpStream, lock: Lock, router: Router) {
-        // Answers are written whole: waiting for more to send would only delay them.
-        let _ = socket.set_nodelay(true);
+        crate::socket::prepare(&socket);
         let opened = tokio::select! {
             biased;
             // Plaintext is open at once: who came in time gets an answer.

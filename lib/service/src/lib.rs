@@ -7,6 +7,7 @@ pub mod config;
 pub mod http;
 mod role;
 pub mod shutdown;
+pub mod socket;
 pub mod telemetry;
 pub mod tls;
 

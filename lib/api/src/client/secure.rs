@@ -59,7 +59,7 @@ impl Connector {
         let authority = uri.authority().map_or("", |authority| authority.as_str());
         let connecting = async {
             let socket = TcpStream::connect(authority).await?;
-            socket.set_nodelay(true)?;
+            service::socket::prepare(&socket);
             Ok::<_, io::Error>(self.tls.connect(socket, self.expected).await?)
         };
         // One for both: who accepts and then says nothing is not better than who does not accept.

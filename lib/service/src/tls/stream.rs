@@ -51,14 +51,11 @@ impl Stream {
         }
     }
 
-    /// Sends everything at once, however short it is, or waits for more.
-    ///
-    /// # Errors
-    /// Those of the system.
-    pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
+    /// Has the socket send as ours do ([`crate::socket::prepare`]).
+    pub fn prepare(&self) {
         match self {
-            Self::Plain(socket) => socket.set_nodelay(nodelay),
-            Self::Tls(session) => session.get_ref().0.get_ref().set_nodelay(nodelay),
+            Self::Plain(socket) => crate::socket::prepare(socket),
+            Self::Tls(session) => crate::socket::prepare(session.get_ref().0.get_ref()),
         }
     }
 }
