@@ -1,14 +1,13 @@
 //! A file, open both ways.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::time::Instant;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use rustix::io::ReadWriteFlags;
 
 use crate::pace::Pace;
 use crate::{ALIGNMENT, Buffer, Pool};
@@ -16,8 +15,9 @@ use crate::{ALIGNMENT, Buffer, Pool};
 /// Reads shorter than this go through the page cache: who wants little often wants it again.
 const MIN_AROUND: usize = 128 * 1024;
 
-/// A file of content. Where it lies in the page cache it is read from there; else it is read
-/// around it, and so it is written where the disk keeps up.
+/// A file of content, written and read around the page cache where the disk is fast. What was
+/// written through it is read from there: a disk is slow in both, or its file system writes back
+/// first.
 #[derive(Debug)]
 pub struct DataFile {
     file: File,
@@ -115,11 +115,10 @@ impl DataFile {
         let start = offset - before as u64;
         let end = before + length;
         let mut buffer = self.pool.take(end.next_multiple_of(ALIGNMENT));
+        let reads = self.pool.reads();
         let direct = self.direct.as_ref().filter(|_| length >= MIN_AROUND);
-        if direct.is_some() {
-            let cached = self.read_cached(buffer.unfilled(end), start);
-            buffer.filled(cached);
-        }
+        let direct = direct.filter(|_| reads.lock().goes_around());
+        let began = Instant::now();
         while buffer.len() < end {
             match self.read_more(direct, &mut buffer, start, end) {
                 Ok(0) => return Ok(None),
@@ -128,15 +127,12 @@ impl DataFile {
                 Err(error) => return Err(error),
             }
         }
+        let took = began.elapsed();
+        match direct {
+            Some(_) => reads.lock().went_around(length, took),
+            None => reads.lock().went_through(length, took),
+        }
         Ok(Some(buffer.freeze().slice(before..end)))
-    }
-
-    /// Reads what the page cache has from `start` on; returns how many bytes these are.
-    fn read_cached(&self, into: &mut [u8], start: u64) -> usize {
-        let mut into = [IoSliceMut::new(into)];
-        let read = rustix::io::preadv2(&self.file, &mut into, start, ReadWriteFlags::NOWAIT);
-        // Not there, or a file system that cannot tell.
-        read.unwrap_or(0)
     }
 
     /// Reads on; returns how many bytes came.
@@ -182,6 +178,8 @@ fn is_same(one: &File, other: &File) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const LENGTH: usize = 80 * ALIGNMENT + 77;
@@ -252,17 +250,22 @@ mod tests {
         }
     }
 
-    /// A part of it is in the page cache, the rest is not.
+    /// Reads are made the same way by all files of a pool.
     #[test]
-    fn what_is_half_in_the_page_cache_is_read_whole() {
+    fn a_slow_disk_is_read_through_the_page_cache() {
         let folder = tempfile::tempdir().unwrap();
-        let (content, path) = (content(), folder.path().join("file"));
+        let (content, pool) = (content(), Pool::new(0));
+        let path = folder.path().join("file");
         std::fs::write(&path, &content).unwrap();
-        let file = DataFile::open(&path, &Pool::new(0)).unwrap();
-        forget(&file.file);
-        file.file.read_exact_at(&mut [0; ALIGNMENT + 3], 0).unwrap();
-        let read = file.read_exact_at(LENGTH - 9, 9).unwrap().unwrap();
-        assert!(read == content[9..]);
+        let file = DataFile::open(&path, &pool).unwrap();
+        for _ in 0..10 {
+            pool.reads()
+                .lock()
+                .went_around(1 << 20, Duration::from_secs(1));
+        }
+        pool.reads().lock().went_through(1 << 20, Duration::ZERO);
+        assert!(!pool.reads().lock().goes_around());
+        check_reads(&file, &content);
     }
 
     #[test]

@@ -1,33 +1,33 @@
-//! Which way the next write of a file goes.
+//! Which way the next write of a file goes, or the next read.
 
 use std::time::Duration;
 
 /// A disk that takes 1 MiB in this time is fast enough to be waited for: 170 MB/s.
 const FAST: Duration = Duration::from_millis(6);
 
-/// Writes in a row that took longer, after which the disk counts as slow. One alone may have
+/// Writes, or reads, in a row that took longer, after which the disk counts as slow. One alone may have
 /// waited for a CPU.
 const SLOW_AFTER: u32 = 4;
 
-/// After so many writes through the page cache the other way is tried again.
+/// After so many through the page cache the other way is tried again.
 const TRY_EVERY: u32 = 16;
 
-/// Writes shorter than this say nothing about a disk.
+/// What is shorter than this says nothing about a disk.
 const MIN_TIMED: usize = 256 * 1024;
 
-/// How long writes of 1 MiB took lately.
+/// How long writes, or reads, of 1 MiB took lately.
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
     /// Around the page cache: the last one, and how many in a row were slow.
     around: Duration,
     slow: u32,
     through: Duration,
-    /// Writes through the page cache since the last one around it.
+    /// Those through the page cache since the last one around it.
     passed: u32,
 }
 
 impl Pace {
-    /// Returns whether the next write goes around the page cache: the disk is fast, or at least
+    /// Returns whether the next one goes around the page cache: the disk is fast, or at least
     /// faster than the other way, or was not tried for a while.
     pub(crate) fn goes_around(&self) -> bool {
         self.slow < SLOW_AFTER || self.around <= self.through || self.passed >= TRY_EVERY

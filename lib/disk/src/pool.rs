@@ -7,6 +7,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::ALIGNMENT;
+use crate::pace::Pace;
 
 /// Buffers that begin at a multiple of [`ALIGNMENT`] and come back when nobody reads them any more:
 /// memory that is given back to the system and asked for anew costs as much as filling it. Clones
@@ -14,6 +15,8 @@ use crate::ALIGNMENT;
 #[derive(Clone)]
 pub struct Pool {
     free: Arc<Mutex<Free>>,
+    /// How what is read into its buffers is read best: they mostly belong to one disk.
+    reads: Arc<Mutex<Pace>>,
 }
 
 /// Buffers that nobody uses now.
@@ -47,6 +50,7 @@ impl Pool {
         };
         Self {
             free: Arc::new(Mutex::new(free)),
+            reads: Arc::default(),
         }
     }
 
@@ -81,6 +85,10 @@ impl Pool {
             free.bytes = 0;
         }
         rests
+    }
+
+    pub(crate) fn reads(&self) -> &Mutex<Pace> {
+        &self.reads
     }
 
     /// Returns the bytes of unused buffers.
