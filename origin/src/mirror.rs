@@ -355,7 +355,8 @@ async fn stalled(mut pace: Pace) {
             () = until => return,
             changed = pace.changed() => if changed.is_err() {
                 // All parts were taken, or will not be: the answer is what is left to wait for.
-                return tokio::time::sleep(PATIENCE).await;
+                let since = pace.borrow().unwrap_or_else(Instant::now);
+                return tokio::time::sleep_until(since + PATIENCE).await;
             }
         }
     }
