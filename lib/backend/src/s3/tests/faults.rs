@@ -125,8 +125,8 @@ async fn a_write_that_is_left_leaves_no_parts() {
             server.faults([Fault::Hang.on(Operation::PutPart)]);
         }
         let (inner, key) = (Arc::clone(&backend), at.clone());
-        let put = tokio::spawn(async move { inner.put_stream(&key, body, Condition::Any).await });
         let parts = server.counts().of(Operation::PutPart);
+        let put = tokio::spawn(async move { inner.put_stream(&key, body, Condition::Any).await });
         until(|| server.counts().of(Operation::PutPart) >= parts + 2).await;
         put.abort();
         until(|| server.counts().of(Operation::AbortUpload) == aborted).await;
