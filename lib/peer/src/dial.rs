@@ -41,6 +41,7 @@ pub(crate) async fn dial(
     let patience = node.config.connect_timeout;
     let dialling = async {
         let socket = TcpStream::connect(addr).await?;
+        service::socket::prepare(&socket);
         Ok(node.tls.connect(socket, access::of_peer(role)).await?)
     };
     // One for both: who accepts and then says nothing is not better than who does not accept.
