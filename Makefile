@@ -13,7 +13,7 @@ IMAGE_FLAGS ?=
 
 # What the end-to-end tests drive, by Debian package.
 TEST_PACKAGES := busybox-static cmake containerd curl docker-compose docker.io docker-registry \
-  iproute2 iptables openssl podman skopeo
+  e2fsprogs iproute2 iptables mount openssl podman skopeo
 # Where nydusd is, which no package has: it is built once, and the tests look for it here too.
 NYDUS_ROOT ?= $(HOME)/.cache/shoal/nydus-2.2.0
 export NYDUS_ROOT
