@@ -1,10 +1,10 @@
 //! Pushes to a cluster over an object store, and what becomes of them when something breaks.
 
-use fake_s3::{Fault, Operation, Rule};
+use fake_s3::Fault;
 use oci::Digest;
 use serde_json::{Value, json};
 use tests::roles::{Backend, Cluster, Size};
-use tests::s3::S3Options;
+use tests::s3::{S3Options, no_writes};
 use tests::volume::{FileSystem, Volume};
 use tests::{curl, push, random, wait};
 
@@ -39,50 +39,9 @@ fn change(cluster: &Cluster, name: &str, change: impl FnOnce(&mut Value)) {
     });
 }
 
-/// Writes fail, reads do not.
-fn no_writes() -> Vec<Rule> {
-    let slow_down = || Fault::status(503, "SlowDown");
-    [
-        Operation::Put,
-        Operation::CreateUpload,
-        Operation::PutPart,
-        Operation::CompleteUpload,
-    ]
-    .map(|operation| slow_down().on(operation))
-    .into()
-}
-
-/// An image of layers that were pushed, without its manifest.
+/// Pushes layers, and returns the manifest of an image of them.
 fn manifest(registry: &str, layers: &[Vec<u8>]) -> Vec<u8> {
-    let digests: Vec<_> = layers
-        .iter()
-        .map(|layer| push::blob(registry, REPOSITORY, layer))
-        .collect();
-    let config = json!({
-        "architecture": "amd64",
-        "os": "linux",
-        "rootfs": {"type": "layers", "diff_ids": digests},
-    });
-    let config = config.to_string().into_bytes();
-    let config_digest = push::blob(registry, REPOSITORY, &config);
-    let layer = |(digest, layer): (&Digest, &Vec<u8>)| {
-        json!({
-            "mediaType": "application/vnd.oci.image.layer.v1.tar",
-            "digest": digest,
-            "size": layer.len(),
-        })
-    };
-    let manifest = json!({
-        "schemaVersion": 2,
-        "mediaType": push::MANIFEST,
-        "config": {
-            "mediaType": "application/vnd.oci.image.config.v1+json",
-            "digest": config_digest,
-            "size": config.len(),
-        },
-        "layers": digests.iter().zip(layers).map(layer).collect::<Vec<_>>(),
-    });
-    manifest.to_string().into_bytes()
+    push::unnamed(registry, REPOSITORY, layers).manifest
 }
 
 fn layers(seed: u64, count: u64) -> Vec<Vec<u8>> {

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use fake_s3::{Fault, Operation, Rule};
+use fake_s3::Fault;
 use oci::Digest;
 use serde_json::json;
 use tests::http::{Body, Request, SlowPatch};
 use tests::roles::{Backend, Cluster, Size};
-use tests::s3::S3Options;
+use tests::s3::{S3Options, no_writes};
 use tests::{curl, files, files_with, push, random, wait};
 
 const MIB: usize = 1 << 20;
@@ -21,19 +21,6 @@ fn size(origins: u8) -> Size {
         backend: Backend::S3(S3Options::default()),
         ..Size::default()
     }
-}
-
-/// Whatever is written to the store fails.
-fn no_writes() -> Vec<Rule> {
-    let writes = [
-        Operation::Put,
-        Operation::CreateUpload,
-        Operation::PutPart,
-        Operation::CompleteUpload,
-    ];
-    writes
-        .map(|operation| Fault::status(503, "SlowDown").on(operation))
-        .into()
 }
 
 /// An upload that has begun, and the origin that has it.
@@ -359,30 +346,7 @@ fn a_minute_without_the_store() {
 
 /// Pushes as a client does that repeats what it is told to repeat; returns how often it was.
 fn push_patiently(proxy: &str, layers: &[Vec<u8>]) -> u32 {
-    let digests: Vec<_> = layers
-        .iter()
-        .map(|layer| push::blob(proxy, REPOSITORY, layer))
-        .collect();
-    let config = json!({"rootfs": {"type": "layers", "diff_ids": digests}}).to_string();
-    let config_digest = push::blob(proxy, REPOSITORY, config.as_bytes());
-    let described = digests.iter().zip(layers).map(|(digest, layer)| {
-        json!({
-            "mediaType": "application/vnd.oci.image.layer.v1.tar",
-            "digest": digest,
-            "size": layer.len(),
-        })
-    });
-    let manifest = json!({
-        "schemaVersion": 2,
-        "mediaType": push::MANIFEST,
-        "config": {
-            "mediaType": "application/vnd.oci.image.config.v1+json",
-            "digest": config_digest,
-            "size": config.len(),
-        },
-        "layers": described.collect::<Vec<_>>(),
-    });
-    let manifest = manifest.to_string();
+    let manifest = push::unnamed(proxy, REPOSITORY, layers).manifest;
     let addr = proxy.trim_start_matches("http://");
     let addr = addr.parse().expect("it is an address");
     let path = format!("/v2/{REPOSITORY}/manifests/v2");
@@ -392,7 +356,7 @@ fn push_patiently(proxy: &str, layers: &[Vec<u8>]) -> u32 {
             method: "PUT",
             path: &path,
             media_type: push::MANIFEST,
-            body: manifest.as_bytes(),
+            body: &manifest,
         };
         let answer = put.send(addr, OUTAGE * 3).expect("there is an answer");
         match answer.status {

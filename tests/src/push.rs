@@ -102,12 +102,21 @@ pub fn manifest(registry: &str, repository: &str, reference: &str, bytes: &[u8])
     send_bytes(&url, "PUT", MANIFEST, bytes, &[])
 }
 
-/// Pushes an image of these layers.
+/// All of an image but its manifest, pushed.
+#[derive(Clone, Debug)]
+pub struct Unnamed {
+    /// The bytes of its manifest.
+    pub manifest: Vec<u8>,
+    pub config: Digest,
+    pub layers: Vec<Digest>,
+}
+
+/// Pushes an image of these layers, but not its manifest.
 ///
 /// # Panics
 /// Where the registry does not take it.
 #[must_use]
-pub fn image(registry: &str, repository: &str, tag: &str, layers: &[Vec<u8>]) -> Pushed {
+pub fn unnamed(registry: &str, repository: &str, layers: &[Vec<u8>]) -> Unnamed {
     let digests: Vec<_> = layers
         .iter()
         .map(|layer| blob(registry, repository, layer))
@@ -130,7 +139,7 @@ pub fn image(registry: &str, repository: &str, tag: &str, layers: &[Vec<u8>]) ->
             })
         })
         .collect();
-    let text = json!({
+    let manifest = json!({
         "schemaVersion": 2,
         "mediaType": MANIFEST,
         "config": {
@@ -140,17 +149,30 @@ pub fn image(registry: &str, repository: &str, tag: &str, layers: &[Vec<u8>]) ->
         },
         "layers": described,
     });
-    let text = text.to_string().into_bytes();
-    let answer = manifest(registry, repository, tag, &text);
+    Unnamed {
+        manifest: manifest.to_string().into_bytes(),
+        config: config_digest,
+        layers: digests,
+    }
+}
+
+/// Pushes an image of these layers.
+///
+/// # Panics
+/// Where the registry does not take it.
+#[must_use]
+pub fn image(registry: &str, repository: &str, tag: &str, layers: &[Vec<u8>]) -> Pushed {
+    let unnamed = unnamed(registry, repository, layers);
+    let answer = manifest(registry, repository, tag, &unnamed.manifest);
     assert_eq!(answer.status, 201, "{}\n{}", answer.head, answer.text());
-    let manifest = Digest::sha256(&text);
+    let manifest = Digest::sha256(&unnamed.manifest);
     assert_eq!(
         answer.header("docker-content-digest"),
         Some(&*manifest.to_string())
     );
     Pushed {
         manifest,
-        config: config_digest,
-        layers: digests,
+        config: unnamed.config,
+        layers: unnamed.layers,
     }
 }

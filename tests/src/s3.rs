@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use fake_s3::{Conditions, Counts, Rule};
+use fake_s3::{Conditions, Counts, Fault, Operation, Rule};
 use serde_json::{Value, json};
 
 use crate::netns::Host;
@@ -22,6 +22,19 @@ const CONTROL_PORT: u16 = 9001;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct S3Options {
     pub conditions: Conditions,
+}
+
+/// Writes fail, reads do not.
+#[must_use]
+pub fn no_writes() -> Vec<Rule> {
+    [
+        Operation::Put,
+        Operation::CreateUpload,
+        Operation::PutPart,
+        Operation::CompleteUpload,
+    ]
+    .map(|operation| Fault::status(503, "SlowDown").on(operation))
+    .into()
 }
 
 /// A store with one bucket. It ends with its test.
