@@ -143,8 +143,7 @@ impl WriteSide {
             let _ = self.events.send(Event::UploadDone { conn, id }).await;
         } else {
             upload.offset += length;
-            // One piece after the other: who gets parts of many has room for none.
-            self.uploads.insert(at, upload);
+            self.uploads.push(upload);
         }
         Ok(())
     }
