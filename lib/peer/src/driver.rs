@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use service::tls::{Caller, Stream};
 use swarm::event::Found;
+use swarm::message::Announce;
 use swarm::{ConnId, Failure, Input, Message, RequestId, Swarm, Time};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -29,7 +30,7 @@ use crate::sessions::Sessions;
 
 /// Events that wait for the driver. Who sends one more waits.
 const MAX_EVENTS: usize = 1024;
-/// Events and commands that are taken together before the outputs are.
+/// Events and commands that are taken together, so that what they announce goes in one message.
 const MAX_BATCH: usize = 64;
 
 /// What tasks tell the driver.
@@ -116,6 +117,8 @@ pub(crate) struct Driver {
     pins: HashMap<SwarmName, Pin>,
     /// What came of doing what the swarm said, told to it next.
     pending: VecDeque<Input>,
+    /// What the swarm announced since trackers were last told.
+    announces: Vec<Announce>,
 }
 
 impl Driver {
@@ -143,6 +146,7 @@ impl Driver {
             uploads: HashMap::new(),
             pins: HashMap::new(),
             pending: VecDeque::new(),
+            announces: Vec::new(),
         }
     }
 
@@ -155,7 +159,7 @@ impl Driver {
             self.node.tasks.spawn(session);
         }
         self.tell_trackers_up();
-        self.drain();
+        self.announce();
         let (node, stop) = (Arc::clone(&self.node), self.node.stop.clone());
         let mut sweeps = tokio::time::interval(self.sweep_every());
         while !stop.is_cancelled() {
@@ -173,13 +177,14 @@ impl Driver {
             if self.swarm.poll_timeout().is_some_and(|at| at <= self.now()) {
                 let now = self.now();
                 self.swarm.handle_timeout(now);
+                self.drain();
             }
-            self.drain();
+            self.announce();
         }
         self.end();
     }
 
-    /// Takes what else is there already, so that one drain acts on all of it.
+    /// Takes what else is there already.
     fn take_batch(&mut self) {
         for _ in 0..MAX_BATCH {
             let mut took = false;
@@ -219,9 +224,12 @@ impl Driver {
         self.epoch.checked_add(Duration::from_micros(at.0))
     }
 
+    /// Tells the swarm what happened, and does what it says before anything else happens: it speaks
+    /// of the connections and blobs of this moment.
     fn tell(&mut self, input: Input) {
         let now = self.now();
         self.swarm.handle(now, input);
+        self.drain();
     }
 
     fn happened(&mut self, event: Event) {

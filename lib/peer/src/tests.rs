@@ -12,11 +12,12 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use oci::Digest;
 use service::tls::Tls;
-use swarm::{Found, Priority};
-use tokio::net::TcpListener;
+use swarm::{Found, Message, Priority, wire};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpListener, TcpStream};
 use torrent::{
-    ClusterKey, Description, Generation, GrowingMetaInfo, MetaInfo, Peer, PeerId, Role, SwarmName,
-    TreeHasher,
+    Bitfield, ClusterKey, Description, Generation, GrowingMetaInfo, MetaInfo, Peer, PeerId, Role,
+    SwarmName, TreeHasher,
 };
 
 use self::memory::{MemoryPieces, slice};
@@ -284,6 +285,57 @@ async fn a_download_survives_the_death_of_its_peer() {
         seen.extend_from_slice(&part.unwrap());
     }
     assert!(seen == content.bytes);
+}
+
+/// On one thread: what a peer says and that it is gone are told together.
+#[tokio::test]
+async fn who_leaves_as_soon_as_it_is_asked_does_no_harm() {
+    const VISITS: u8 = 20;
+    let mut bench = Bench::new().await;
+    let content = content(6 * MIB, 14);
+    bench.origin.pieces.put(&content.metainfo, &content.bytes);
+    bench.origin.pieces.gate.send_replace(0);
+    let agent = bench.agent().await;
+    let blob = open(&agent, content.name).await;
+    let requests = async || agent.node.overview().await.stats.requests;
+    let asks = async {
+        while requests().await == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    within("its first request", asks).await;
+    let asked_of_origin = 2 * u64::from(content.metainfo.geometry().pieces());
+    let visits = async {
+        let mut visits = 0;
+        while visits < VISITS || requests().await < asked_of_origin + u64::from(VISITS) {
+            visits += 1;
+            visit(&agent, &content, visits).await;
+        }
+    };
+    within("requests to who left", visits).await;
+    bench.origin.pieces.gate.send_replace(u32::MAX);
+    let bytes = read(&blob, 0..u64::MAX).await.unwrap();
+    assert!(bytes == content.bytes);
+}
+
+/// Says to have all of a blob, and leaves.
+async fn visit(agent: &Member, content: &Content, number: u8) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let me = peer(&listener, PeerId::new([number; 20]), Role::Agent);
+    let version = swarm::message::VERSION;
+    let summary = *content.metainfo.summary();
+    let bitfield = Message::Bitfield {
+        name: content.name,
+        description: Some(Description::Complete(summary)),
+        have: Bitfield::full(summary.geometry()).to_bytes(),
+    };
+    let mut said = Vec::new();
+    for message in [Message::Hello { version, me }, bitfield] {
+        wire::encode(&message, &mut said);
+    }
+    let addr = &*agent.node.me().addr;
+    let mut socket = TcpStream::connect(addr).await.unwrap();
+    socket.write_all(&said).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use swarm::message::{Announce, Target};
 use swarm::{CloseReason, ConnId, Failure, Input, Message, Output};
 use tokio::sync::mpsc;
 use torrent::{Peer, SwarmName};
@@ -15,30 +14,27 @@ use crate::node::Inner;
 use crate::proof::Proof;
 
 impl Driver {
-    /// Takes all outputs and acts on them.
+    /// Does what the swarm says, and tells it what came of that.
     pub(super) fn drain(&mut self) {
-        let mut announces = Vec::new();
         loop {
             while let Some(output) = self.swarm.poll_output() {
-                self.act(output, &mut announces);
+                self.act(output);
             }
             let Some(input) = self.pending.pop_front() else {
-                break;
+                return;
             };
-            self.tell(input);
-        }
-        if !announces.is_empty() {
-            self.announce(announces);
+            let now = self.now();
+            self.swarm.handle(now, input);
         }
     }
 
     #[expect(clippy::too_many_lines, reason = "one arm for each output")]
-    fn act(&mut self, output: Output, announces: &mut Vec<Announce>) {
+    fn act(&mut self, output: Output) {
         match output {
             Output::Connect { peer } => self.connect(peer),
             Output::Close { conn, reason } => self.close(conn, reason),
             Output::Send { conn, message } => self.send(conn, message),
-            Output::Announce(entry) => announces.push(entry),
+            Output::Announce(entry) => self.announces.push(entry),
             Output::Tracker { name, message } => {
                 if let Some(tracker) = self.sessions.route(&name) {
                     self.sessions.send(tracker, message);
@@ -188,43 +184,35 @@ impl Driver {
     }
 
     fn send(&mut self, conn: ConnId, message: Message) {
-        // The data is welcome before anybody can send it.
-        if let Message::Request {
-            id, name, target, ..
-        } = &message
-            && !self.expect(conn, *id, *name, *target)
-        {
-            return;
-        }
+        // It may have been cut since.
         let Some(connection) = self.conns.get(&conn) else {
             return;
         };
+        if let Message::Request {
+            id, name, target, ..
+        } = &message
+        {
+            let torrent = self.node.torrent(name);
+            let known = torrent.and_then(|torrent| Some((torrent.geometry()?, torrent)));
+            let Some((geometry, torrent)) = known else {
+                debug_assert!(false, "a request for a blob of unknown length");
+                return;
+            };
+            let asked = Asked {
+                torrent,
+                geometry,
+                target: *target,
+            };
+            // The data is welcome before anybody can send it.
+            connection.expected.insert(*id, asked);
+        }
         if let Message::Cancel { id } = &message {
             connection.expected.cancel(*id);
         }
-        if connection
-            .queue
-            .try_send(Outgoing::Message(message))
-            .is_err()
-        {
+        let sent = connection.queue.try_send(Outgoing::Message(message));
+        if sent.is_err() {
             self.cut(conn, "the peer does not take what is sent to it");
         }
-    }
-
-    fn expect(&self, conn: ConnId, id: swarm::RequestId, name: SwarmName, target: Target) -> bool {
-        let torrent = self.node.torrent(&name);
-        let known = torrent.and_then(|torrent| Some((torrent.geometry()?, torrent)));
-        let (Some((geometry, torrent)), Some(connection)) = (known, self.conns.get(&conn)) else {
-            debug_assert!(false, "a request for a blob of unknown length");
-            return false;
-        };
-        let asked = Asked {
-            torrent,
-            geometry,
-            target,
-        };
-        connection.expected.insert(id, asked);
-        true
     }
 
     /// Ends a connection at once.

@@ -98,7 +98,8 @@ impl Driver {
     }
 
     /// Sends what the swarm announced, in one message per tracker.
-    pub(super) fn announce(&mut self, entries: Vec<Announce>) {
+    pub(super) fn announce(&mut self) {
+        let entries = std::mem::take(&mut self.announces);
         let batches = swarm::announce::batch(entries, |name| self.sessions.route(name));
         for (tracker, entries) in batches {
             // What no tracker hears now is said again when one is reached.
