@@ -128,6 +128,11 @@ async fn a_write_that_is_left_leaves_no_parts() {
         let parts = server.counts().of(Operation::PutPart);
         let put = tokio::spawn(async move { inner.put_stream(&key, body, Condition::Any).await });
         until(|| server.counts().of(Operation::PutPart) >= parts + 2).await;
+        if aborted == 1 {
+            // A part that is being taken while its upload is forgotten would stay in any store,
+            // until its lifecycle rule removes it.
+            until(|| server.stored_parts() == 2).await;
+        }
         put.abort();
         until(|| server.counts().of(Operation::AbortUpload) == aborted).await;
         until(|| server.stored_parts() == 0).await;
