@@ -2,6 +2,7 @@
 
 mod memory;
 mod tracker;
+mod visitor;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,16 +13,16 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use oci::Digest;
 use service::tls::Tls;
-use swarm::{Found, Message, Priority, wire};
-use tokio::io::AsyncWriteExt as _;
-use tokio::net::{TcpListener, TcpStream};
+use swarm::{Found, Priority};
+use tokio::net::TcpListener;
 use torrent::{
-    Bitfield, ClusterKey, Description, Generation, GrowingMetaInfo, MetaInfo, Peer, PeerId, Role,
-    SwarmName, TreeHasher,
+    ClusterKey, Description, Generation, GrowingMetaInfo, MetaInfo, Peer, PeerId, Role, SwarmName,
+    TreeHasher,
 };
 
 use self::memory::{MemoryPieces, slice};
 use self::tracker::Lists;
+use self::visitor::visit;
 use crate::{Blob, Config, Metrics, Node, OpenError, ReadError, Setup, Want};
 
 const MIB: usize = 1 << 20;
@@ -316,26 +317,6 @@ async fn who_leaves_as_soon_as_it_is_asked_does_no_harm() {
     bench.origin.pieces.gate.send_replace(u32::MAX);
     let bytes = read(&blob, 0..u64::MAX).await.unwrap();
     assert!(bytes == content.bytes);
-}
-
-/// Says to have all of a blob, and leaves.
-async fn visit(agent: &Member, content: &Content, number: u8) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let me = peer(&listener, PeerId::new([number; 20]), Role::Agent);
-    let version = swarm::message::VERSION;
-    let summary = *content.metainfo.summary();
-    let bitfield = Message::Bitfield {
-        name: content.name,
-        description: Some(Description::Complete(summary)),
-        have: Bitfield::full(summary.geometry()).to_bytes(),
-    };
-    let mut said = Vec::new();
-    for message in [Message::Hello { version, me }, bitfield] {
-        wire::encode(&message, &mut said);
-    }
-    let addr = &*agent.node.me().addr;
-    let mut socket = TcpStream::connect(addr).await.unwrap();
-    socket.write_all(&said).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
