@@ -5,8 +5,8 @@ use std::time::Duration;
 /// A disk that takes 1 MiB in this time is fast enough to be waited for: 170 MB/s.
 const FAST: Duration = Duration::from_millis(6);
 
-/// Writes, or reads, in a row that took longer, after which the disk counts as slow. One alone may have
-/// waited for a CPU.
+/// Writes, or reads, in a row that took longer, after which the disk counts as slow. One alone may
+/// have waited for a CPU.
 const SLOW_AFTER: u32 = 4;
 
 /// After so many through the page cache the other way is tried again.
